@@ -1,0 +1,317 @@
+// Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
+// matmul's register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
+
+import { gemm, pack } from "./matmul";
+import { exp1, exp4, loadTail, log1, madd, max4, scratch, splat, storeTail, sum4 } from "./simd";
+
+/** Keys of a tile: eight panels. */
+const KEYS: i32 = 64;
+/** Queries of a tile: a multiple of the register tile's height in both builds. */
+const QUERIES: i32 = 48;
+const TILE_ROW: usize = <usize>KEYS << 2;
+const TILE_BYTES: usize = <usize>QUERIES * TILE_ROW;
+
+/** Keys at or after this index, of those in the tile, that query position `p` sees. */
+// @ts-ignore: decorator
+@inline
+function firstKey(p: i32, key: i32, window: i32): i32 {
+  return window > 0 ? max(0, p - window + 1 - key) : 0;
+}
+
+/** Keys of the tile before this index are seen by query position `p`. */
+// @ts-ignore: decorator
+@inline
+function lastKey(p: i32, key: i32, keys: i32): i32 {
+  return min(keys, p + 1 - key);
+}
+
+/** Sets the floats outside [first, last) of a row of the tile. */
+// @ts-ignore: decorator
+@inline
+function maskRow(row: usize, first: i32, last: i32, value: f32): void {
+  for (let j = 0; j < first; j++) store<f32>(row + (<usize>j << 2), value);
+  for (let j = max(0, last); j < KEYS; j++) store<f32>(row + (<usize>j << 2), value);
+}
+
+// @ts-ignore: decorator
+@inline
+function scaleRow(p: usize, n: i32, factor: f32): void {
+  const f = splat(factor);
+  let i = 0;
+  for (; i + 4 <= n; i += 4) {
+    v128.store(p, f32x4.mul(v128.load(p), f));
+    p += 16;
+  }
+  for (; i < n; i++) {
+    store<f32>(p, load<f32>(p) * factor);
+    p += 4;
+  }
+}
+
+/**
+ * Turns a row of scores into e^(score - maximum) and brings the row's running maximum and sum (`stat`) and its
+ * output up to date.
+ */
+// @ts-ignore: decorator
+@inline
+function softmaxRow(row: usize, stat: usize, out: usize, head_dim: i32, first: i32, last: i32): void {
+  if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
+  const before = load<f32>(stat);
+  let m4 = splat(before);
+  for (let j: usize = 0; j < TILE_ROW; j += 16) m4 = f32x4.max(m4, v128.load(row + j));
+  const m = max4(m4);
+  const shift = splat(m);
+  let sum = splat(0);
+  for (let j: usize = 0; j < TILE_ROW; j += 16) {
+    const e = exp4(f32x4.sub(v128.load(row + j), shift));
+    v128.store(row + j, e);
+    sum = f32x4.add(sum, e);
+  }
+  let kept = load<f32>(stat, 4);
+  if (m != before) {
+    const correction = exp1(before - m);
+    kept *= correction;
+    scaleRow(out, head_dim, correction);
+  }
+  store<f32>(stat, m);
+  store<f32>(stat, kept + sum4(sum), 4);
+}
+
+/**
+ * Few queries, as in decoding: no tile pays for itself, so scores are dot products along the head and the values
+ * are added up row by row.
+ */
+function attendRow(
+  out: usize, stat: usize, q: usize, k: usize, v: usize, kvRow: usize, first: i32, last: i32, head_dim: i32, scale: f32,
+): void {
+  const body = <usize>(head_dim & ~3) << 2;
+  const bytes = <usize>head_dim << 2;
+  for (let i: usize = 0; i < bytes; i += 4) store<f32>(out + i, 0);
+  let m: f32 = -Infinity;
+  let sum: f32 = 0;
+  for (let j = first; j < last; j += KEYS) {
+    const keys = min(KEYS, last - j);
+    for (let c = 0; c < keys; c++) {
+      const key = k + <usize>(j + c) * kvRow;
+      let s4 = splat(0);
+      let i: usize = 0;
+      for (; i < body; i += 16) s4 = madd(v128.load(q + i), v128.load(key + i), s4);
+      let s = sum4(s4);
+      for (; i < bytes; i += 4) s += load<f32>(q + i) * load<f32>(key + i);
+      store<f32>(scratch + (<usize>c << 2), s * scale);
+    }
+    maskRow(scratch, 0, keys, -Infinity);
+    let m4 = splat(m);
+    for (let i: usize = 0; i < TILE_ROW; i += 16) m4 = f32x4.max(m4, v128.load(scratch + i));
+    const next = max4(m4);
+    let e4 = splat(0);
+    for (let i: usize = 0; i < TILE_ROW; i += 16) {
+      const e = exp4(f32x4.sub(v128.load(scratch + i), splat(next)));
+      v128.store(scratch + i, e);
+      e4 = f32x4.add(e4, e);
+    }
+    const correction = exp1(m - next);
+    if (j > first) scaleRow(out, head_dim, correction);
+    sum = (j > first ? sum * correction : 0) + sum4(e4);
+    m = next;
+    for (let c = 0; c < keys; c++) {
+      const p = load<f32>(scratch + (<usize>c << 2));
+      const p4 = splat(p);
+      const value = v + <usize>(j + c) * kvRow;
+      let i: usize = 0;
+      for (; i < body; i += 16) v128.store(out + i, madd(p4, v128.load(value + i), v128.load(out + i)));
+      for (; i < bytes; i += 4) store<f32>(out + i, load<f32>(out + i) + p * load<f32>(value + i));
+    }
+  }
+  scaleRow(out, head_dim, 1 / sum);
+  store<f32>(stat, m + log1(sum));
+  store<f32>(stat, 0, 4);
+}
+
+/**
+ * out (batch, q_len, heads, head_dim) = softmax(scale · q · kᵀ) · v, query t at position kv_len - q_len + t.
+ * k, v: (batch, kv_rows, kv_heads, head_dim), of which the first kv_len rows are used. window: keys seen, the
+ * position's own included; 0 for all. stats (batch, heads, q_len, 2): log-sum-exp, and room for the backward.
+ * Range: batch · kv_heads.
+ */
+export function attention(
+  out: usize, stats: usize, q: usize, k: usize, v: usize,
+  batch: u32, q_len: u32, kv_len: u32, kv_rows: u32, heads: u32, kv_heads: u32, head_dim: u32, window: u32,
+  scale: f32, begin: u32, end: u32,
+): void {
+  const group = heads / kv_heads;
+  const head = <usize>head_dim << 2;
+  const qRow = <usize>heads * head;
+  const kvRow = <usize>kv_heads * head;
+  const offset = <i32>kv_len - <i32>q_len;
+  const keysT = scratch;
+  const scores = keysT + <usize>KEYS * head;
+  const panel = <usize>head_dim << 5;
+
+  for (let index = begin; index < end; index++) {
+    const b = index / kv_heads;
+    const kvHead = index - b * kv_heads;
+    const kvStart = (<usize>b * kv_rows * kv_heads + kvHead) * head;
+    const firstHead = kvHead * group;
+
+    if (q_len < 4) {
+      for (let h = firstHead; h < firstHead + group; h++) {
+        for (let t: u32 = 0; t < q_len; t++) {
+          const p = offset + <i32>t;
+          const at = ((<usize>b * q_len + t) * heads + h) * head;
+          attendRow(
+            out + at, stats + ((<usize>b * heads + h) * q_len + t << 3), q + at, k + kvStart, v + kvStart, kvRow,
+            firstKey(p, 0, window), p + 1, head_dim, scale,
+          );
+        }
+      }
+      continue;
+    }
+
+    for (let h = firstHead; h < firstHead + group; h++) {
+      const stat = stats + ((<usize>b * heads + h) * q_len << 3);
+      for (let t: u32 = 0; t < q_len; t++) {
+        store<f32>(stat + (<usize>t << 3), -Infinity);
+        store<f32>(stat + (<usize>t << 3), 0, 4);
+        memory.fill(out + ((<usize>b * q_len + t) * heads + h) * head, 0, head);
+      }
+    }
+    for (let key = 0; key < <i32>kv_len; key += KEYS) {
+      const keys = min(KEYS, <i32>kv_len - key);
+      const kTile = k + kvStart + <usize>key * kvRow;
+      const vTile = v + kvStart + <usize>key * kvRow;
+      pack(keysT, kTile, 4, kvRow, head_dim, keys);
+      for (let h = firstHead; h < firstHead + group; h++) {
+        const stat = stats + ((<usize>b * heads + h) * q_len << 3);
+        for (let t = max(0, key - offset); t < <i32>q_len; t += QUERIES) {
+          const p = offset + t;
+          if (firstKey(p, key, window) >= keys) break;
+          const rows = min(QUERIES, <i32>q_len - t);
+          const at = ((<usize>b * q_len + t) * heads + h) * head;
+          gemm(scores, TILE_ROW, 0, 0, q + at, qRow, 4, keysT, 32, panel, rows, head_dim, keys, scale);
+          for (let r = 0; r < rows; r++) {
+            const row = scores + <usize>r * TILE_ROW;
+            const first = firstKey(p + r, key, window);
+            const last = lastKey(p + r, key, keys);
+            if (first < last) {
+              softmaxRow(row, stat + (<usize>(t + r) << 3), out + at + <usize>r * qRow, head_dim, first, last);
+            } else {
+              maskRow(row, 0, 0, 0);
+            }
+          }
+          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, vTile, kvRow, 32, rows, keys, head_dim, 1);
+        }
+      }
+    }
+    for (let h = firstHead; h < firstHead + group; h++) {
+      const stat = stats + ((<usize>b * heads + h) * q_len << 3);
+      for (let t: u32 = 0; t < q_len; t++) {
+        const sum = load<f32>(stat + (<usize>t << 3), 4);
+        scaleRow(out + ((<usize>b * q_len + t) * heads + h) * head, head_dim, 1 / sum);
+        store<f32>(stat + (<usize>t << 3), load<f32>(stat + (<usize>t << 3)) + log1(sum));
+        store<f32>(stat + (<usize>t << 3), 0, 4);
+      }
+    }
+  }
+}
+
+/** stats[…, 1] = Σ dout · out over the head: what the softmax's backward subtracts. Range: batch · q_len. */
+export function attention_delta(
+  stats: usize, dout: usize, out: usize,
+  batch: u32, q_len: u32, heads: u32, head_dim: u32, begin: u32, end: u32,
+): void {
+  const body = head_dim & ~3;
+  for (let row = begin; row < end; row++) {
+    const b = row / q_len;
+    const t = row - b * q_len;
+    for (let h: u32 = 0; h < heads; h++) {
+      const at = (<usize>row * heads + h) * head_dim << 2;
+      let sum4_ = splat(0);
+      let i: u32 = 0;
+      for (; i < body; i += 4) {
+        const offset = at + (<usize>i << 2);
+        sum4_ = madd(v128.load(dout + offset), v128.load(out + offset), sum4_);
+      }
+      let sum = sum4(sum4_);
+      for (; i < head_dim; i++) {
+        const offset = at + (<usize>i << 2);
+        sum += load<f32>(dout + offset) * load<f32>(out + offset);
+      }
+      store<f32>(stats + ((<usize>b * heads + h) * q_len + t << 3), sum, 4);
+    }
+  }
+}
+
+/** p = e^(score - lse) inside [first, last), 0 outside; dscore = p · (dp - delta) · scale in place of dp. */
+// @ts-ignore: decorator
+@inline
+function softmaxBackwardRow(row: usize, drow: usize, lse: f32, delta: f32, scale: f32, first: i32, last: i32): void {
+  const lse4 = splat(lse);
+  const delta4 = splat(delta);
+  const scale4 = splat(scale);
+  if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
+  for (let j: usize = 0; j < TILE_ROW; j += 16) {
+    const p = exp4(f32x4.sub(v128.load(row + j), lse4));
+    v128.store(row + j, p);
+    v128.store(drow + j, f32x4.mul(f32x4.mul(p, f32x4.sub(v128.load(drow + j), delta4)), scale4));
+  }
+  if (first > 0 || last < KEYS) maskRow(drow, first, last, 0);
+}
+
+/**
+ * Adds the gradients of q, k and v, recomputing each tile's softmax from the log-sum-exp. `stats` as `attention`
+ * and `attention_delta` left them. Range: batch · kv_heads.
+ */
+export function attention_backward(
+  dq: usize, dk: usize, dv: usize, dout: usize, q: usize, k: usize, v: usize, stats: usize,
+  batch: u32, q_len: u32, kv_len: u32, kv_rows: u32, heads: u32, kv_heads: u32, head_dim: u32, window: u32,
+  scale: f32, begin: u32, end: u32,
+): void {
+  const group = heads / kv_heads;
+  const head = <usize>head_dim << 2;
+  const qRow = <usize>heads * head;
+  const kvRow = <usize>kv_heads * head;
+  const offset = <i32>kv_len - <i32>q_len;
+  const keysT = scratch;
+  const valuesT = keysT + <usize>KEYS * head;
+  const scores = valuesT + <usize>KEYS * head;
+  const dscores = scores + TILE_BYTES;
+  const panel = <usize>head_dim << 5;
+
+  for (let index = begin; index < end; index++) {
+    const b = index / kv_heads;
+    const kvHead = index - b * kv_heads;
+    const kvStart = (<usize>b * kv_rows * kv_heads + kvHead) * head;
+    const firstHead = kvHead * group;
+    for (let key = 0; key < <i32>kv_len; key += KEYS) {
+      const keys = min(KEYS, <i32>kv_len - key);
+      const tileStart = kvStart + <usize>key * kvRow;
+      pack(keysT, k + tileStart, 4, kvRow, head_dim, keys);
+      pack(valuesT, v + tileStart, 4, kvRow, head_dim, keys);
+      for (let h = firstHead; h < firstHead + group; h++) {
+        for (let t = max(0, key - offset); t < <i32>q_len; t += QUERIES) {
+          const p = offset + t;
+          if (firstKey(p, key, window) >= keys) break;
+          const rows = min(QUERIES, <i32>q_len - t);
+          const at = ((<usize>b * q_len + t) * heads + h) * head;
+          gemm(scores, TILE_ROW, 0, 0, q + at, qRow, 4, keysT, 32, panel, rows, head_dim, keys, scale);
+          gemm(dscores, TILE_ROW, 0, 0, dout + at, qRow, 4, valuesT, 32, panel, rows, head_dim, keys, 1);
+          for (let r = 0; r < rows; r++) {
+            const stat = stats + ((<usize>b * heads + h) * q_len + t + r << 3);
+            const first = firstKey(p + r, key, window);
+            const last = max(first, lastKey(p + r, key, keys));
+            softmaxBackwardRow(
+              scores + <usize>r * TILE_ROW, dscores + <usize>r * TILE_ROW,
+              load<f32>(stat), load<f32>(stat, 4), scale, first, last,
+            );
+          }
+          const dkTile = dk + tileStart;
+          const dvTile = dv + tileStart;
+          gemm(dvTile, kvRow, dvTile, kvRow, scores, 4, TILE_ROW, dout + at, qRow, 32, keys, rows, head_dim, 1);
+          gemm(dkTile, kvRow, dkTile, kvRow, dscores, 4, TILE_ROW, q + at, qRow, 32, keys, rows, head_dim, 1);
+          gemm(dq + at, qRow, dq + at, qRow, dscores, TILE_ROW, 4, k + tileStart, kvRow, 32, rows, keys, head_dim, 1);
+        }
+      }
+    }
+  }
+}

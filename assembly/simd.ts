@@ -1,0 +1,114 @@
+// Vector helpers shared by all kernels. Every f32x4 function here propagates NaN.
+
+/** Where this instance may scratch; the host sets it, each thread has its own. See `SCRATCH_BYTES`. */
+export let scratch: usize = 0;
+
+/** What the kernels need at `scratch`: the packed panels of a matmul, or the tiles of attention. */
+export const SCRATCH_BYTES: i32 = 1 << 20;
+
+/** a·b + c, in one rounding where the build has relaxed SIMD. */
+// @ts-ignore: decorator
+@inline
+export function madd(a: v128, b: v128, c: v128): v128 {
+  return ASC_FEATURE_RELAXED_SIMD ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+}
+
+// @ts-ignore: decorator
+@inline
+export function splat(x: f32): v128 {
+  return f32x4.splat(x);
+}
+
+/** Lane 0 + 1 + 2 + 3, always in the order (0 + 2) + (1 + 3). */
+// @ts-ignore: decorator
+@inline
+export function sum4(v: v128): f32 {
+  const pairs = f32x4.add(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  return f32x4.extract_lane(pairs, 0) + f32x4.extract_lane(pairs, 1);
+}
+
+// @ts-ignore: decorator
+@inline
+export function max4(v: v128): f32 {
+  const pairs = f32x4.max(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  return max(f32x4.extract_lane(pairs, 0), f32x4.extract_lane(pairs, 1));
+}
+
+/** The first `count` (1 to 3) floats at `p`, `rest` in the other lanes. */
+// @ts-ignore: decorator
+@inline
+export function loadTail(p: usize, count: i32, rest: f32): v128 {
+  let v = f32x4.replace_lane(splat(rest), 0, load<f32>(p));
+  if (count > 1) v = f32x4.replace_lane(v, 1, load<f32>(p, 4));
+  if (count > 2) v = f32x4.replace_lane(v, 2, load<f32>(p, 8));
+  return v;
+}
+
+/** Stores the first `count` (1 to 3) lanes. */
+// @ts-ignore: decorator
+@inline
+export function storeTail(p: usize, v: v128, count: i32): void {
+  store<f32>(p, f32x4.extract_lane(v, 0));
+  if (count > 1) store<f32>(p, f32x4.extract_lane(v, 1), 4);
+  if (count > 2) store<f32>(p, f32x4.extract_lane(v, 2), 8);
+}
+
+/**
+ * e^x, relative error under 2^-22 (measured over all of f32 in `test/math.test.ts`), exact 0 and Infinity at the
+ * ends. x = n·ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (truncation 6e-9), n into
+ * the exponent in two steps so that subnormal results and those next to the overflow come out right.
+ */
+// @ts-ignore: decorator
+@inline
+export function exp4(x: v128): v128 {
+  const clamped = f32x4.max(splat(-104), f32x4.min(splat(89), x));
+  const n = f32x4.nearest(f32x4.mul(clamped, splat(1.44269504)));
+  let r = madd(n, splat(-0.693359375), clamped);
+  r = madd(n, splat(2.12194440e-4), r);
+  let p = madd(r, splat(1.0 / 5040.0), splat(1.0 / 720.0));
+  p = madd(p, r, splat(1.0 / 120.0));
+  p = madd(p, r, splat(1.0 / 24.0));
+  p = madd(p, r, splat(1.0 / 6.0));
+  p = madd(p, r, splat(0.5));
+  p = madd(p, r, splat(1));
+  p = madd(p, r, splat(1));
+  const exponent = i32x4.trunc_sat_f32x4_s(n);
+  const half = i32x4.shr_s(exponent, 1);
+  const bias = i32x4.splat(127);
+  const scale1 = i32x4.shl(i32x4.add(half, bias), 23);
+  const scale2 = i32x4.shl(i32x4.add(i32x4.sub(exponent, half), bias), 23);
+  return f32x4.mul(f32x4.mul(p, scale1), scale2);
+}
+
+/** e^x of one number. */
+// @ts-ignore: decorator
+@inline
+export function exp1(x: f32): f32 {
+  return f32x4.extract_lane(exp4(splat(x)), 0);
+}
+
+/** 1 / (1 + e^-x). */
+// @ts-ignore: decorator
+@inline
+export function sigmoid4(x: v128): v128 {
+  return f32x4.div(splat(1), f32x4.add(splat(1), exp4(f32x4.neg(x))));
+}
+
+/**
+ * ln x for normal x > 0, relative error under 2^-22: x = 2^e·m with m in [√½, √2), and
+ * ln m = 2·artanh(s), s = (m - 1) / (m + 1), |s| < 0.172, by its odd series up to s^9.
+ */
+export function log1(x: f32): f32 {
+  if (!(x > 0) || x == Infinity) return x == 0 ? -Infinity : x > 0 ? x : NaN;
+  const bits = reinterpret<i32>(x);
+  let e = (bits >> 23) - 127;
+  let m = reinterpret<f32>((bits & 0x7fffff) | 0x3f800000);
+  if (m > 1.41421356) {
+    m *= 0.5;
+    e++;
+  }
+  const s: f32 = (m - 1) / (m + 1);
+  const q = s * s;
+  const series: f32 = 2 * s * (1 + q * (0.333333333 + q * (0.2 + q * (0.142857143 + q * 0.111111111))));
+  return <f32>e * 0.693147181 + series;
+}

@@ -1,0 +1,45 @@
+import { BackendError } from "../../errors.js";
+
+/** The builds of `assembly/`: relaxed SIMD has a fused multiply-add, baseline runs wherever SIMD does. */
+export type WasmBuild = "baseline" | "relaxed";
+
+/** `(func (result v128) … f32x4.relaxed_madd)`: valid exactly where relaxed SIMD is. */
+const RELAXED_PROBE = Uint8Array.of(
+  // magic, version
+  0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00,
+  // type section: () -> v128
+  0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b,
+  // function section
+  0x03, 0x02, 0x01, 0x00,
+  // code section: three times i32.const 0, i32x4.splat; f32x4.relaxed_madd
+  0x0a, 0x13, 0x01, 0x11, 0x00,
+  0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11,
+  0xfd, 0x85, 0x02, 0x0b,
+);
+
+/** Whether this runtime compiles relaxed SIMD. */
+export function supportsRelaxedSimd(): boolean {
+  return WebAssembly.validate(RELAXED_PROBE);
+}
+
+/** The build to use: the best that validates, or the one asked for. */
+export function chooseBuild(wanted: WasmBuild | "auto", deterministic: boolean): WasmBuild {
+  if (wanted !== "auto" && wanted !== "baseline" && wanted !== "relaxed") {
+    throw new RangeError(`wasm must be 'auto', 'baseline' or 'relaxed', got '${wanted}'`);
+  }
+  if (wanted === "relaxed" && deterministic) {
+    throw new RangeError("wasm: 'relaxed' rounds as the processor does; deterministic needs 'baseline'");
+  }
+  if (wanted === "relaxed" && !supportsRelaxedSimd()) {
+    throw new BackendError("wasm: this runtime has no relaxed SIMD (Node 22 and later have it); use 'baseline'");
+  }
+  if (wanted !== "auto") return wanted;
+  return !deterministic && supportsRelaxedSimd() ? "relaxed" : "baseline";
+}
+
+/** The bytes of a build, from what is inlined into the package. */
+export async function buildBytes(build: WasmBuild): Promise<Uint8Array<ArrayBuffer>> {
+  const { wasm } = await import("../../generated/wasm.js");
+  const text = atob(wasm[build]);
+  return Uint8Array.from(text, (char) => char.charCodeAt(0));
+}

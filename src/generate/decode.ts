@@ -1,0 +1,128 @@
+import { forward, head } from "../model/forward.js";
+import { KVCache } from "../model/kv-cache.js";
+import type { Overlay } from "../model/lora.js";
+import type { Model } from "../model/model.js";
+import { embedding } from "../ops/embedding.js";
+import type { Random } from "../random.js";
+import { Tape } from "../tape.js";
+import { Arena } from "../tensor.js";
+import type { Monitor } from "./monitor.js";
+import { checkSampling, logSumExp, type SamplingOptions, sample } from "./sample.js";
+
+/** How a generation runs. */
+export interface DecodeOptions {
+  readonly sampling: SamplingOptions;
+  readonly random: Random;
+  /** Most new tokens. */
+  readonly maxTokens: number;
+  /** Ids that end the generation; they are not taken. */
+  readonly eosIds: readonly number[];
+  readonly overlay?: Overlay | undefined;
+  readonly monitor?: Monitor | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Why a generation ended: its length, the context's, an end-of-sequence token, or what a monitor said. */
+export type FinishReason = "length" | "context" | "eos" | (string & {});
+
+/** What happened at one position. */
+export type DecodeStep =
+  /** A token was taken. `logprob`: its log-probability under the raw logits, in nats. */
+  | { readonly kind: "token"; readonly id: number; readonly logprob: number; readonly notes: Notes }
+  /** The monitor took tokens back: `length` new ones are left. */
+  | { readonly kind: "rollback"; readonly length: number; readonly notes: Notes }
+  /** The end. `text` is what a monitor put in place of the response. */
+  | {
+      readonly kind: "end";
+      readonly reason: FinishReason;
+      readonly ids: readonly number[];
+      readonly text?: string;
+      readonly notes: Notes;
+    };
+
+type Notes = Readonly<Record<string, unknown>>;
+
+/** Rollbacks in a row, without a token kept between, after which a monitor must be in a loop. */
+const MOST_ROLLBACKS = 1000;
+
+/**
+ * Generates token by token over a KV cache. Every position's raw logits go to the monitor before a token is
+ * taken, so no sampling option can hide anything from it.
+ * @param prompt ids, at least one
+ * @throws RangeError where the prompt is empty or leaves no room in the context
+ */
+export async function* decode(
+  model: Model,
+  prompt: readonly number[],
+  options: DecodeOptions,
+): AsyncGenerator<DecodeStep, void> {
+  const { contextLength } = model.config;
+  checkSampling(options.sampling);
+  if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
+  if (prompt.length > contextLength) {
+    throw new RangeError(`prompt: ${prompt.length} tokens are longer than the model's context of ${contextLength}`);
+  }
+  const capacity = Math.min(contextLength, prompt.length + options.maxTokens);
+  const cache = new KVCache(model.backend, model.config, capacity);
+  const arena = new Arena(model.backend, 1 << 20);
+  const generated: number[] = [];
+  let pending: readonly number[] = prompt;
+  let rollbacks = 0;
+  try {
+    for (;;) {
+      options.signal?.throwIfAborted();
+      if (generated.length >= options.maxTokens) return yield end("length");
+      const room = contextLength - cache.length;
+      if (pending.length > room) return yield end("context");
+
+      const logits = await nextLogits(arena, model, cache, pending, options.overlay);
+      const sampled = sample(logits, options.sampling, options.random, options.monitor?.banned);
+      const seen = options.monitor?.observe({ generated, logits, sampled });
+      const notes = seen?.notes ?? {};
+      const verdict = seen?.verdict ?? { action: "continue" };
+      if (verdict.action === "stop") return yield { ...end(verdict.reason), notes };
+      if (verdict.action === "replace") return yield { ...end("replaced"), text: verdict.text, notes };
+      if (verdict.action === "rollback") {
+        if (++rollbacks > MOST_ROLLBACKS) throw new RangeError("the monitor rolls back without end");
+        generated.length = Math.min(verdict.length, generated.length);
+        // The last kept token goes through the model again, for its logits.
+        const kept = prompt.length + generated.length;
+        cache.truncate(kept - 1);
+        pending = [generated.at(-1) ?? (prompt.at(-1) as number)];
+        yield { kind: "rollback", length: generated.length, notes };
+        continue;
+      }
+      rollbacks = 0;
+      const taken = verdict.action === "append" ? verdict.ids : [sampled];
+      if (verdict.action === "continue" && options.eosIds.includes(sampled)) return yield { ...end("eos"), notes };
+      const normaliser = logSumExp(logits);
+      for (const id of taken) {
+        generated.push(id);
+        yield { kind: "token", id, logprob: (logits[id] ?? Number.NaN) - normaliser, notes };
+      }
+      pending = taken;
+    }
+  } finally {
+    cache.dispose();
+    arena.dispose();
+  }
+
+  function end(reason: FinishReason): Extract<DecodeStep, { kind: "end" }> {
+    return { kind: "end", reason, ids: [...generated], notes: {} };
+  }
+}
+
+/** Puts ids through the model and reads the logits after the last. */
+async function nextLogits(
+  arena: Arena,
+  model: Model,
+  cache: KVCache,
+  ids: readonly number[],
+  overlay: Overlay | undefined,
+): Promise<Float32Array> {
+  arena.reset();
+  const tape = new Tape(arena, false);
+  const rows = forward(tape, model, ids, { cache, overlay });
+  const last = ids.length === 1 ? rows : embedding(tape, rows, tape.from(Uint32Array.of(ids.length - 1)));
+  return head(tape, model, last, overlay).read();
+}

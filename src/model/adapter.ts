@@ -1,0 +1,115 @@
+import type { Random } from "../random.js";
+import { Parameters, type Tensor } from "../tensor.js";
+import { linearLayers } from "./config.js";
+import type { Lora, Overlay, TokenRows } from "./lora.js";
+import type { Model } from "./model.js";
+
+/** The shape of an adapter: which layers it adds to, and how much. */
+export interface AdapterConfig {
+  readonly rank: number;
+  /** The addition is scaled by alpha / rank. */
+  readonly alpha: number;
+  /** Names of linear layers, as `linearLayers` gives them. */
+  readonly targets: readonly string[];
+}
+
+/** Values of token rows on the host. */
+export interface RowValues {
+  /** Token id of each row. */
+  readonly ids: readonly number[];
+  /** (rows, hidden) */
+  readonly input: Float32Array;
+  /** (rows, hidden); the same array where the model's embedding and head are tied. */
+  readonly output: Float32Array;
+}
+
+/**
+ * Trainable rows of the vocabulary and low-rank additions to linear layers, in one block: all that training a
+ * frozen model changes.
+ */
+export class Adapter implements Overlay {
+  readonly parameters: Parameters;
+  readonly rows: TokenRows;
+  readonly #loras = new Map<string, Lora>();
+
+  /**
+   * An adapter that changes nothing yet but the rows: every B is 0. A is uniform in ±1/√in, as PEFT has it.
+   */
+  constructor(
+    readonly model: Model,
+    readonly config: AdapterConfig,
+    rows: RowValues,
+    random: Random,
+  ) {
+    const known = new Set(linearLayers(model.config));
+    const unknown = config.targets.find((name) => !known.has(name));
+    if (unknown !== undefined) throw new RangeError(`targets: the model has no linear layer '${unknown}'`);
+
+    const shapes = new Map<string, readonly number[]>();
+    for (const name of config.targets) {
+      const [out = 0, input = 0] = model.weight(`${name}.weight`).shape;
+      shapes.set(`${name}.a`, [config.rank, input]);
+      shapes.set(`${name}.b`, [out, config.rank]);
+    }
+    const rowShape = [rows.ids.length, model.config.hiddenSize];
+    shapes.set("rows.input", rowShape);
+    if (!model.config.tied) shapes.set("rows.output", rowShape);
+
+    this.parameters = new Parameters(model.backend, shapes);
+    for (const name of config.targets) {
+      const lora = this.#view(name);
+      const bound = 1 / Math.sqrt(lora.a.shape[1] as number);
+      lora.a.write(Float32Array.from({ length: lora.a.size }, () => (2 * random.uniform() - 1) * bound));
+      this.#loras.set(name, lora);
+    }
+    this.rows = tokenRows(this.parameters, model, rows);
+  }
+
+  #view(name: string): Lora {
+    return {
+      a: this.parameters.get(`${name}.a`),
+      b: this.parameters.get(`${name}.b`),
+      scale: this.config.alpha / this.config.rank,
+    };
+  }
+
+  lora(name: string): Lora | undefined {
+    return this.#loras.get(name);
+  }
+
+  dispose(): void {
+    this.parameters.dispose();
+  }
+}
+
+/** Rows alone, over unchanged layers: the model that an adapter's training starts from and is compared with. */
+export class RowOverlay implements Overlay {
+  readonly #parameters: Parameters;
+  readonly rows: TokenRows;
+
+  constructor(model: Model, rows: RowValues) {
+    const shape = [rows.ids.length, model.config.hiddenSize];
+    const names = model.config.tied ? ["rows.input"] : ["rows.input", "rows.output"];
+    this.#parameters = new Parameters(model.backend, new Map(names.map((name) => [name, shape])));
+    this.rows = tokenRows(this.#parameters, model, rows);
+  }
+
+  lora(): undefined {
+    return undefined;
+  }
+
+  dispose(): void {
+    this.#parameters.dispose();
+  }
+}
+
+function tokenRows(parameters: Parameters, model: Model, values: RowValues): TokenRows {
+  const input = parameters.get("rows.input");
+  input.write(values.input);
+  let output: Tensor = input;
+  if (!model.config.tied) {
+    output = parameters.get("rows.output");
+    output.write(values.output);
+  }
+  return { ids: values.ids, input, output };
+}

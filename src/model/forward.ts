@@ -1,0 +1,164 @@
+import { add } from "../ops/add.js";
+import { attention } from "../ops/attention.js";
+import { columns } from "../ops/columns.js";
+import { embedding } from "../ops/embedding.js";
+import { gelu } from "../ops/gelu.js";
+import { layernorm } from "../ops/layernorm.js";
+import { linear, matmul } from "../ops/matmul.js";
+import { rmsnorm } from "../ops/rmsnorm.js";
+import { rope } from "../ops/rope.js";
+import { slice } from "../ops/slice.js";
+import { swiglu } from "../ops/swiglu.js";
+import { view } from "../ops/view.js";
+import type { Tape } from "../tape.js";
+import type { Tensor } from "../tensor.js";
+import type { ModelConfig } from "./config.js";
+import type { KVCache } from "./kv-cache.js";
+import { adaptedLinear, type Overlay } from "./lora.js";
+import type { Model } from "./model.js";
+
+/** What a pass runs with besides the model. */
+export interface ForwardOptions {
+  /** Sequences of equal length that the ids are made of; 1 by default. Shorter ones are padded on the right. */
+  readonly batch?: number;
+  /** Rows and low-rank additions over the weights. */
+  readonly overlay?: Overlay | undefined;
+  /** Keys and values of the positions before these ids; the new ones are appended. One sequence only. */
+  readonly cache?: KVCache;
+}
+
+/** How many ids a model with this overlay knows: the width of its logits. */
+export function vocabularySize(config: ModelConfig, overlay?: Overlay): number {
+  const appended = overlay?.rows?.ids.filter((id) => id >= config.vocabSize).length ?? 0;
+  return config.vocabSize + appended;
+}
+
+/**
+ * The residual stream after the last norm: (batch · length, hidden), from ids (batch · length).
+ * @throws RangeError for an id outside the vocabulary, or more positions than the context has
+ */
+export function forward(tape: Tape, model: Model, ids: ArrayLike<number>, options: ForwardOptions = {}): Tensor {
+  const { batch = 1, overlay, cache } = options;
+  const { config } = model;
+  const length = ids.length / batch;
+  const position = cache?.length ?? 0;
+  if (!Number.isInteger(length) || length < 1) {
+    throw new RangeError(`forward: ${ids.length} ids do not make ${batch} sequences of one length`);
+  }
+  if (cache && batch !== 1) throw new RangeError(`forward: a cache holds one sequence, got a batch of ${batch}`);
+  if (position + length > config.contextLength) {
+    throw new RangeError(
+      `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
+    );
+  }
+  const place: Place = { batch, length, position, cache, overlay };
+
+  let x = embed(tape, model, ids, place);
+  for (let layer = 0; layer < config.layers; layer++) {
+    x = tape.block(x, (x) => {
+      const afterAttention = add(tape, x, attentionPart(tape, model, layer, x, place));
+      return add(tape, afterAttention, mlpPart(tape, model, layer, afterAttention, overlay));
+    });
+  }
+  cache?.advance(length);
+  return norm(tape, model, "norm", x);
+}
+
+/** Where a pass stands. */
+interface Place {
+  readonly batch: number;
+  readonly length: number;
+  /** Of the first id. */
+  readonly position: number;
+  readonly cache: KVCache | undefined;
+  readonly overlay: Overlay | undefined;
+}
+
+/**
+ * Logits of rows of the residual stream: (rows, vocabulary), the overlay's rows included.
+ */
+export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
+  const { config } = model;
+  const weight = model.weight(config.tied ? "embed.weight" : "head.weight");
+  const logits = linear(tape, x, weight, undefined, vocabularySize(config, overlay));
+  const rows = overlay?.rows;
+  if (!rows) return logits;
+  const own = matmul(tape, x, rows.output, { transposeB: true });
+  return columns(tape, logits, own, tape.from(Uint32Array.from(rows.ids)));
+}
+
+function embed(tape: Tape, model: Model, ids: ArrayLike<number>, place: Place): Tensor {
+  const { config } = model;
+  const rows = place.overlay?.rows;
+  const known = vocabularySize(config, place.overlay);
+  // Ids that the overlay answers for are counted on from the end of the model's own table.
+  const mapped = Uint32Array.from(ids, (id) => {
+    if (!Number.isInteger(id) || id < 0 || id >= known) {
+      throw new RangeError(`forward: token id ${id} is outside the vocabulary of ${known}`);
+    }
+    const row = rows ? rows.ids.indexOf(id) : -1;
+    return row < 0 ? id : config.vocabSize + row;
+  });
+  const idTensor = tape.from(mapped);
+  let x = embedding(tape, model.weight("embed.weight"), idTensor);
+  if (rows) x = embedding(tape, rows.input, idTensor, { first: config.vocabSize, into: x });
+  if (config.position.kind === "learned") {
+    const positions = Uint32Array.from(ids, (_, i) => place.position + (i % place.length));
+    x = add(tape, x, embedding(tape, model.weight("positions.weight"), tape.from(positions)));
+  }
+  return x;
+}
+
+function norm(tape: Tape, model: Model, name: string, x: Tensor): Tensor {
+  const weight = model.weight(`${name}.weight`);
+  if (model.config.norm === "rmsnorm") return rmsnorm(tape, x, weight, model.config.normEps);
+  return layernorm(tape, x, weight, model.weight(`${name}.bias`), model.config.normEps);
+}
+
+function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
+  const { config } = model;
+  const { batch, length, position, cache, overlay } = place;
+  const name = `layers.${layer}`;
+  const normed = norm(tape, model, `${name}.attention_norm`, x);
+  const projected = projections(tape, model, name, normed, overlay);
+  let q = view(tape, projected.q, [batch, length, config.heads, config.headDim]);
+  let k = view(tape, projected.k, [batch, length, config.kvHeads, config.headDim]);
+  let v = view(tape, projected.v, [batch, length, config.kvHeads, config.headDim]);
+  if (config.position.kind === "rope") {
+    const { cos, sin } = model.ropeTables(position + length);
+    q = rope(tape, q, cos, sin, { position });
+    k = rope(tape, k, cos, sin, { position });
+  }
+  if (cache) ({ k, v } = cache.append(layer, k, v));
+  const mixed = attention(tape, q, k, v, { window: config.window, kvLength: position + length });
+  const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
+  return adaptedLinear(tape, model, overlay, `${name}.output`, rows);
+}
+
+function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined) {
+  const { config } = model;
+  if (!config.fusedQkv) {
+    const [q, k, v] = ["q", "k", "v"].map((part) => adaptedLinear(tape, model, overlay, `${name}.${part}`, x));
+    return { q, k, v } as { q: Tensor; k: Tensor; v: Tensor };
+  }
+  const qkv = adaptedLinear(tape, model, overlay, `${name}.qkv`, x);
+  const qWidth = config.heads * config.headDim;
+  const kvWidth = config.kvHeads * config.headDim;
+  return {
+    q: slice(tape, qkv, 0, qWidth),
+    k: slice(tape, qkv, qWidth, kvWidth),
+    v: slice(tape, qkv, qWidth + kvWidth, kvWidth),
+  };
+}
+
+function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
+  const { config } = model;
+  const name = `layers.${layer}`;
+  const normed = norm(tape, model, `${name}.mlp_norm`, x);
+  const up = adaptedLinear(tape, model, overlay, `${name}.up`, normed);
+  const inner =
+    config.mlp === "swiglu"
+      ? swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, normed), up)
+      : gelu(tape, up, config.mlp === "gelu_tanh" ? "tanh" : "erf");
+  return adaptedLinear(tape, model, overlay, `${name}.down`, inner);
+}

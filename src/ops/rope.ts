@@ -1,0 +1,54 @@
+import { kernel, linearGrid } from "../kernel.js";
+import type { Tape } from "../tape.js";
+import { formatShape, type Tensor } from "../tensor.js";
+import { expectInteger, expectShape, expectTensor } from "./shapes.js";
+
+const dims = ["batch", "seq", "heads", "head_dim", "position", "interleaved"] as const;
+
+export const ropeKernel = kernel({
+  name: "rope",
+  writes: ["out"],
+  reads: ["x", "cos", "sin"],
+  dims,
+  range: ({ batch, seq }) => batch * seq,
+  grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
+});
+
+export const ropeBackwardKernel = kernel({
+  name: "rope_backward",
+  writes: ["dx"],
+  reads: ["dout", "cos", "sin"],
+  dims,
+  range: ({ batch, seq }) => batch * seq,
+  grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
+});
+
+/** Where the rows stand and how a head's numbers are paired. */
+export interface RopeOptions {
+  /** Position of the first row of every batch element; 0 by default. */
+  readonly position?: number;
+  /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + head_dim / 2), as in Hugging Face's models. */
+  readonly interleaved?: boolean;
+}
+
+/**
+ * Rotary position embedding (Su et al. 2021) of x (batch, seq, heads, head_dim).
+ * @param cos, sin tables (positions, head_dim / 2); see `ropeTables`
+ */
+export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: RopeOptions = {}): Tensor {
+  expectTensor("rope", "x", x, "f32", 4);
+  const [batch = 0, seq = 0, heads = 0, head_dim = 0] = x.shape;
+  if (head_dim % 2 !== 0) throw new RangeError(`rope: head_dim of x ${formatShape(x.shape)} must be even`);
+  expectTensor("rope", "cos", cos, "f32", 2);
+  const positions = cos.shape[0] ?? 0;
+  expectShape("rope", "cos", cos, [positions, head_dim / 2]);
+  expectShape("rope", "sin", sin, cos.shape);
+  const position = options.position ?? 0;
+  expectInteger("rope", "position", position, 0, positions - seq);
+  const args = { batch, seq, heads, head_dim, position, interleaved: options.interleaved ? 1 : 0 };
+  const out = tape.empty(x.shape);
+  tape.run(ropeKernel, { out, x, cos, sin, ...args });
+  return tape.record(out, [x], () => {
+    tape.run(ropeBackwardKernel, { dx: tape.grad(x), dout: tape.grad(out), cos, sin, ...args });
+  });
+}

@@ -1,0 +1,131 @@
+import type { Backend } from "./backend.js";
+import type { Kernel, KernelArgs } from "./kernel.js";
+import { kernel, linearGrid } from "./kernel.js";
+import { type Arena, type DType, formatShape, Tensor } from "./tensor.js";
+
+/** Sets n values: the zero that a gradient starts from. */
+export const fill = kernel({
+  name: "fill",
+  writes: ["out"],
+  reads: [],
+  dims: ["n"],
+  scalars: ["value"],
+  range: ({ n }) => n,
+  grid: ({ n }) => linearGrid(Math.ceil(n / 256)),
+});
+
+/** One recorded step: how a gradient of its output becomes gradients of its inputs. */
+interface Entry {
+  readonly output: Tensor;
+  readonly backward: () => void;
+}
+
+/**
+ * Records what must be undone. Ops take the tape first, put their results into its arena, and record a closure
+ * that adds to the gradients of their inputs. `backward` runs the closures in reverse.
+ */
+export class Tape {
+  #entries: Entry[] = [];
+  readonly backend: Backend;
+
+  /**
+   * @param arena where activations and their gradients live
+   * @param recording false for inference: nothing is saved, and `block` frees what its function left behind
+   */
+  constructor(
+    readonly arena: Arena,
+    readonly recording = true,
+  ) {
+    this.backend = arena.backend;
+  }
+
+  /** An uninitialised activation. */
+  empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    return this.arena.tensor(shape, dtype);
+  }
+
+  /** An activation filled with `value`. */
+  filled(shape: readonly number[], value: number): Tensor {
+    const tensor = this.arena.tensor(shape);
+    this.run(fill, { out: tensor, n: tensor.size, value });
+    return tensor;
+  }
+
+  /** Host values as an activation; the element type follows the array's. */
+  from(data: Float32Array | Uint32Array, shape: readonly number[] = [data.length]): Tensor {
+    const tensor = this.arena.tensor(shape, data instanceof Uint32Array ? "u32" : "f32");
+    tensor.write(data);
+    return tensor;
+  }
+
+  run<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void {
+    this.backend.dispatch(kernel, args);
+  }
+
+  /** The tensor's gradient, zeros where there was none. */
+  grad(tensor: Tensor): Tensor {
+    tensor.grad ??= this.filled(tensor.shape, 0);
+    return tensor.grad;
+  }
+
+  /**
+   * Notes how `output` came about. Where no input requires a gradient, or the tape is not recording, nothing is
+   * kept.
+   * @param backward adds to the gradients of those inputs that require one; called only if `output` has one
+   */
+  record(output: Tensor, inputs: readonly (Tensor | undefined)[], backward: () => void): Tensor {
+    if (this.recording && inputs.some((input) => input?.requiresGrad)) {
+      output.requiresGrad = true;
+      this.#entries.push({ output, backward });
+    }
+    return output;
+  }
+
+  /**
+   * Runs a part of the network whose only way in is `input` and whose only way out is its result, so that the
+   * arena can be given back early: while recording, the gradients inside the block after its backward; else all
+   * that the block left behind but its result.
+   */
+  block(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
+    if (!this.recording) return this.#keepResult(input, body);
+    const outer = this.#entries;
+    this.#entries = [];
+    const output = body(input);
+    const inner = this.#entries;
+    this.#entries = outer;
+    return this.record(output, [output], () => {
+      if (input.requiresGrad) this.grad(input);
+      const mark = this.arena.mark();
+      this.#unwind(inner);
+      this.arena.release(mark);
+    });
+  }
+
+  /** Moves the block's result to where the block began. */
+  #keepResult(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
+    const kept = this.empty(input.shape);
+    const mark = this.arena.mark();
+    const result = body(input);
+    if (result.size !== kept.size) {
+      throw new RangeError(
+        `block: the result's shape ${formatShape(result.shape)} must be the input's, ${formatShape(input.shape)}`,
+      );
+    }
+    this.backend.copy(kept, result);
+    this.arena.release(mark);
+    return kept;
+  }
+
+  /** Runs every recorded step in reverse, from the gradients that were set, and forgets them. */
+  backward(): void {
+    const entries = this.#entries;
+    this.#entries = [];
+    this.#unwind(entries);
+  }
+
+  #unwind(entries: Entry[]): void {
+    for (let entry = entries.pop(); entry; entry = entries.pop()) {
+      if (entry.output.grad) entry.backward();
+    }
+  }
+}

@@ -1,0 +1,200 @@
+import { align, type Backend } from "./backend.js";
+import type { Block, Region } from "./kernel.js";
+
+/** Element types of activations: kernels compute in f32; u32 holds token ids and indices. */
+export type DType = "f32" | "u32";
+
+/** A shape for messages, as in `(2, 16, 64)`. */
+export function formatShape(shape: readonly number[]): string {
+  return `(${shape.join(", ")})`;
+}
+
+/** The number of elements of a shape. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, dim) => product * dim, 1);
+}
+
+/** A contiguous row-major view of backend memory. It owns nothing: its arena or `Parameters` does. */
+export class Tensor implements Region {
+  /** The gradient that the tape accumulates into; made on first use where it is not set. */
+  grad: Tensor | undefined;
+
+  constructor(
+    readonly backend: Backend,
+    readonly block: Block,
+    readonly byteOffset: number,
+    readonly shape: readonly number[],
+    readonly dtype: DType = "f32",
+    /** Whether the tape computes a gradient for it. */
+    public requiresGrad = false,
+  ) {}
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  get byteLength(): number {
+    return this.size * 4;
+  }
+
+  /** The same memory under another shape of the same size. */
+  reshape(shape: readonly number[]): Tensor {
+    if (sizeOf(shape) !== this.size) {
+      throw new RangeError(`reshape: ${formatShape(this.shape)} has not the size of ${formatShape(shape)}`);
+    }
+    return new Tensor(this.backend, this.block, this.byteOffset, shape, this.dtype);
+  }
+
+  /** Fills the tensor from the host. `data` must have exactly its size. */
+  write(data: Float32Array | Uint32Array): void {
+    if (data.length !== this.size) {
+      throw new RangeError(`write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`);
+    }
+    this.backend.write(this, data);
+  }
+
+  /** A copy of the values on the host, after all work dispatched so far. */
+  async read(): Promise<Float32Array> {
+    return new Float32Array(await this.backend.read(this));
+  }
+
+  /** The same for a tensor of u32. */
+  async readIds(): Promise<Uint32Array> {
+    return new Uint32Array(await this.backend.read(this));
+  }
+}
+
+/** A point in an arena to return to. */
+export interface ArenaMark {
+  readonly index: number;
+  readonly offset: number;
+}
+
+/**
+ * A bump allocator over blocks of a backend. Nothing is freed singly: `release` goes back to a mark, `reset` to
+ * the start. After a reset that found several blocks in use they are replaced by one of their joint size, so a
+ * loop that repeats its shapes stops allocating after its second turn.
+ */
+export class Arena {
+  #blocks: Block[] = [];
+  #index = 0;
+  #offset = 0;
+  #peak = 0;
+
+  constructor(
+    readonly backend: Backend,
+    readonly blockBytes = 4 << 20,
+  ) {}
+
+  /** An uninitialised tensor. */
+  tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const bytes = align(sizeOf(shape) * 4);
+    for (;;) {
+      const block = this.#blocks[this.#index];
+      if (block === undefined) {
+        this.#blocks.push(this.backend.allocate(Math.max(bytes, this.blockBytes)));
+      } else if (this.#offset + bytes <= block.byteLength) {
+        const tensor = new Tensor(this.backend, block, this.#offset, shape, dtype);
+        this.#offset += bytes;
+        this.#peak = Math.max(this.#peak, this.used);
+        return tensor;
+      } else {
+        this.#index++;
+        this.#offset = 0;
+      }
+    }
+  }
+
+  /** Bytes in front of the bump pointer. */
+  get used(): number {
+    let bytes = this.#offset;
+    for (let i = 0; i < this.#index; i++) bytes += this.#blocks[i]?.byteLength ?? 0;
+    return bytes;
+  }
+
+  /** The most that was ever in use at once, in bytes. */
+  get peak(): number {
+    return this.#peak;
+  }
+
+  mark(): ArenaMark {
+    return { index: this.#index, offset: this.#offset };
+  }
+
+  release(mark: ArenaMark): void {
+    this.#index = mark.index;
+    this.#offset = mark.offset;
+  }
+
+  /** Back to the start. Tensors handed out so far must not be used again. */
+  reset(): void {
+    const bytes = this.#blocks.reduce((sum, block) => sum + block.byteLength, 0);
+    if (this.#blocks.length > 1 && bytes <= this.backend.maxBlockBytes) {
+      this.dispose();
+      this.#blocks = [this.backend.allocate(bytes)];
+    }
+    this.#index = 0;
+    this.#offset = 0;
+  }
+
+  /** Gives all blocks back. The arena can be used again. */
+  dispose(): void {
+    for (const block of this.#blocks) this.backend.free(block);
+    this.#blocks = [];
+    this.#index = 0;
+    this.#offset = 0;
+  }
+}
+
+/**
+ * Named tensors in one block, so that an optimiser treats them all in one dispatch. The padding between them is
+ * zero and stays zero under AdamW.
+ */
+export class Parameters {
+  readonly #views = new Map<string, Tensor>();
+  readonly #block: Block;
+  /** The whole block as one vector. */
+  readonly all: Tensor;
+
+  constructor(
+    readonly backend: Backend,
+    readonly shapes: ReadonlyMap<string, readonly number[]>,
+  ) {
+    let bytes = 0;
+    const offsets = new Map<string, number>();
+    for (const [name, shape] of shapes) {
+      offsets.set(name, bytes);
+      bytes += align(sizeOf(shape) * 4);
+    }
+    this.#block = backend.allocate(Math.max(bytes, align(1)));
+    for (const [name, shape] of shapes) {
+      this.#views.set(name, new Tensor(backend, this.#block, offsets.get(name) ?? 0, shape));
+    }
+    this.all = new Tensor(backend, this.#block, 0, [bytes / 4]);
+    this.zero();
+  }
+
+  /** Sets every value to 0, the padding included. */
+  zero(): void {
+    this.backend.write(this.all, new Float32Array(this.all.size));
+  }
+
+  /** The tensor of that name, which must exist. */
+  get(name: string): Tensor {
+    const tensor = this.#views.get(name);
+    if (!tensor) throw new RangeError(`no parameter is named '${name}'`);
+    return tensor;
+  }
+
+  has(name: string): boolean {
+    return this.#views.has(name);
+  }
+
+  entries(): IterableIterator<[string, Tensor]> {
+    return this.#views.entries();
+  }
+
+  dispose(): void {
+    this.backend.free(this.#block);
+  }
+}
