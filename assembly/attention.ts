@@ -2,7 +2,7 @@
 // matmul's register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
 import { gemm, pack } from "./matmul";
-import { exp1, exp4, loadTail, log1, madd, max4, scratch, splat, storeTail, sum4 } from "./simd";
+import { exp1, expTerm4, larger4, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 
 /** Keys of a tile: eight panels. */
 const KEYS: i32 = 64;
@@ -58,12 +58,12 @@ function softmaxRow(row: usize, stat: usize, out: usize, head_dim: i32, first: i
   if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
   const before = load<f32>(stat);
   let m4 = splat(before);
-  for (let j: usize = 0; j < TILE_ROW; j += 16) m4 = f32x4.max(m4, v128.load(row + j));
+  for (let j: usize = 0; j < TILE_ROW; j += 16) m4 = larger4(m4, v128.load(row + j));
   const m = max4(m4);
   const shift = splat(m);
   let sum = splat(0);
   for (let j: usize = 0; j < TILE_ROW; j += 16) {
-    const e = exp4(f32x4.sub(v128.load(row + j), shift));
+    const e = expTerm4(f32x4.sub(v128.load(row + j), shift));
     v128.store(row + j, e);
     sum = f32x4.add(sum, e);
   }
@@ -102,11 +102,11 @@ function attendRow(
     }
     maskRow(scratch, 0, keys, -Infinity);
     let m4 = splat(m);
-    for (let i: usize = 0; i < TILE_ROW; i += 16) m4 = f32x4.max(m4, v128.load(scratch + i));
+    for (let i: usize = 0; i < TILE_ROW; i += 16) m4 = larger4(m4, v128.load(scratch + i));
     const next = max4(m4);
     let e4 = splat(0);
     for (let i: usize = 0; i < TILE_ROW; i += 16) {
-      const e = exp4(f32x4.sub(v128.load(scratch + i), splat(next)));
+      const e = expTerm4(f32x4.sub(v128.load(scratch + i), splat(next)));
       v128.store(scratch + i, e);
       e4 = f32x4.add(e4, e);
     }
@@ -251,7 +251,7 @@ function softmaxBackwardRow(row: usize, drow: usize, lse: f32, delta: f32, scale
   const scale4 = splat(scale);
   if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
   for (let j: usize = 0; j < TILE_ROW; j += 16) {
-    const p = exp4(f32x4.sub(v128.load(row + j), lse4));
+    const p = expTerm4(f32x4.sub(v128.load(row + j), lse4));
     v128.store(row + j, p);
     v128.store(drow + j, f32x4.mul(f32x4.mul(p, f32x4.sub(v128.load(drow + j), delta4)), scale4));
   }
@@ -298,7 +298,7 @@ export function attention_backward(
           gemm(dscores, TILE_ROW, 0, 0, dout + at, qRow, 4, valuesT, 32, panel, rows, head_dim, keys, 1);
           for (let r = 0; r < rows; r++) {
             const stat = stats + ((<usize>b * heads + h) * q_len + t + r << 3);
-            const first = firstKey(p + r, key, window);
+            const first = min(keys, firstKey(p + r, key, window));
             const last = max(first, lastKey(p + r, key, keys));
             softmaxBackwardRow(
               scores + <usize>r * TILE_ROW, dscores + <usize>r * TILE_ROW,

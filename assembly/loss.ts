@@ -1,4 +1,4 @@
-import { exp1, exp4, loadTail, log1, madd, splat, storeTail, sum4 } from "./simd";
+import { expTerm4, loadTail, log1, madd, splat, storeTail, sum4 } from "./simd";
 import { rowMax, rowSumExp } from "./softmax";
 
 /**
@@ -24,21 +24,28 @@ export function cross_entropy(
     const bytes = <usize>cols << 2;
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) {
-      v128.store(d + i, madd(exp4(f32x4.sub(v128.load(x + i), shift)), scale, v128.load(d + i)));
+      v128.store(d + i, madd(expTerm4(f32x4.sub(v128.load(x + i), shift)), scale, v128.load(d + i)));
     }
     const left = <i32>(bytes - i >> 2);
     if (left > 0) {
-      storeTail(d + i, madd(exp4(f32x4.sub(loadTail(x + i, left, 0), shift)), scale, loadTail(d + i, left, 0)), left);
+      storeTail(d + i, madd(expTerm4(f32x4.sub(loadTail(x + i, left, 0), shift)), scale, loadTail(d + i, left, 0)), left);
     }
     store<f32>(d + target, load<f32>(d + target) - weight);
   }
 }
 
-/** What a row's divergence is made of: p = e^(x - lseX) and ln p - ln q. */
+/** ln p - ln q, given the rows' maxima and ln Σ e^(y - yMax) - ln Σ e^(x - xMax). */
 // @ts-ignore: decorator
 @inline
-function logRatio4(x: v128, y: v128, shift: v128): v128 {
-  return f32x4.add(f32x4.sub(x, y), shift);
+function logRatio4(x: v128, y: v128, xMax: v128, yMax: v128, shift: v128): v128 {
+  return f32x4.add(f32x4.sub(f32x4.sub(x, xMax), f32x4.sub(y, yMax)), shift);
+}
+
+/** e^(x - max) / Σ: through the maximum, as the log-sum-exp of large logits has lost their last digits. */
+// @ts-ignore: decorator
+@inline
+function probability4(x: v128, max: v128, scale: v128): v128 {
+  return f32x4.mul(expTerm4(f32x4.sub(x, max)), scale);
 }
 
 /**
@@ -59,25 +66,26 @@ export function kl(
     const d = dlogits + at;
     const xMax = rowMax(x, cols);
     const yMax = rowMax(y, cols);
-    const lseX = log1(rowSumExp(x, cols, xMax)) + xMax;
-    const lseY = log1(rowSumExp(y, cols, yMax)) + yMax;
-    const lseX4 = splat(lseX);
-    const lseY4 = splat(lseY);
-    const shift = splat(lseY - lseX);
+    const xSum = rowSumExp(x, cols, xMax);
+    const ySum = rowSumExp(y, cols, yMax);
+    const xMax4 = splat(xMax);
+    const yMax4 = splat(yMax);
+    const xScale = splat(1 / xSum);
+    const yScale = splat(1 / ySum);
+    const shift = splat(log1(ySum) - log1(xSum));
 
     let sum = splat(0);
     for (let i: usize = 0; i < body; i += 16) {
-      const ratio = logRatio4(v128.load(x + i), v128.load(y + i), shift);
-      const p = exp4(reverse ? f32x4.sub(v128.load(y + i), lseY4) : f32x4.sub(v128.load(x + i), lseX4));
-      sum = madd(p, ratio, sum);
+      const xv = v128.load(x + i);
+      const yv = v128.load(y + i);
+      const p = reverse ? probability4(yv, yMax4, yScale) : probability4(xv, xMax4, xScale);
+      sum = madd(p, logRatio4(xv, yv, xMax4, yMax4, shift), sum);
     }
     if (left) {
-      const ratio = logRatio4(loadTail(x + body, left, lseX), loadTail(y + body, left, lseY), shift);
-      const p = exp4(
-        reverse
-          ? f32x4.sub(loadTail(y + body, left, -Infinity), lseY4)
-          : f32x4.sub(loadTail(x + body, left, -Infinity), lseX4),
-      );
+      const ratio = logRatio4(loadTail(x + body, left, xMax), loadTail(y + body, left, yMax), xMax4, yMax4, shift);
+      const p = reverse
+        ? probability4(loadTail(y + body, left, -Infinity), yMax4, yScale)
+        : probability4(loadTail(x + body, left, -Infinity), xMax4, xScale);
       sum = madd(p, ratio, sum);
     }
     const divergence = reverse ? -sum4(sum) : sum4(sum);
@@ -90,19 +98,19 @@ export function kl(
     for (let i: usize = 0; i < body; i += 16) {
       const xv = v128.load(x + i);
       const yv = v128.load(y + i);
-      const p = exp4(f32x4.sub(xv, lseX4));
+      const p = probability4(xv, xMax4, xScale);
       const g = reverse
-        ? f32x4.sub(p, exp4(f32x4.sub(yv, lseY4)))
-        : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, shift), kl4));
+        ? f32x4.sub(p, probability4(yv, yMax4, yScale))
+        : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, xMax4, yMax4, shift), kl4));
       v128.store(d + i, madd(w4, g, v128.load(d + i)));
     }
     if (left) {
       const xv = loadTail(x + body, left, 0);
       const yv = loadTail(y + body, left, 0);
-      const p = exp4(f32x4.sub(xv, lseX4));
+      const p = probability4(xv, xMax4, xScale);
       const g = reverse
-        ? f32x4.sub(p, exp4(f32x4.sub(yv, lseY4)))
-        : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, shift), kl4));
+        ? f32x4.sub(p, probability4(yv, yMax4, yScale))
+        : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, xMax4, yMax4, shift), kl4));
       storeTail(d + body, madd(w4, g, loadTail(d + body, left, 0)), left);
     }
   }

@@ -13,7 +13,10 @@ export const MR: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
 const KC: i32 = 256;
 /** Columns of a packed block: 256 by 512 floats are 512 KiB and stay in the second-level cache. */
 const NC: i32 = 512;
-/** Up to this many rows of A against transposed B, packing costs more than it saves. */
+/**
+ * Up to this many rows of A against transposed B, packing costs more than it saves. What counts is the rows of the
+ * matrix, not of the range, so that the bits do not depend on how the work is divided.
+ */
 const THIN: i32 = 3;
 
 /** Stores `count` of the 8 lanes of (lo, hi). */
@@ -244,9 +247,9 @@ function finishDot(out: usize, base: usize, value: f32): void {
 /** Rows of one batch element. */
 function matmulRows(
   out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
-  b: usize, bK: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32,
+  b: usize, bK: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32, thin: bool,
 ): void {
-  if (rows <= THIN && aK == 4 && bK == 4) {
+  if (thin) {
     for (let i = 0; i < rows; i++) {
       const row = <usize>i;
       thinRow(out + row * outM, base ? base + row * baseM : 0, a + row * aM, b, bN, k, n, alpha);
@@ -281,6 +284,7 @@ export function matmul(
 ): void {
   const aM = <usize>a_m << 2;
   const outM = <usize>out_m << 2;
+  const thin = <i32>m <= THIN && a_k == 1 && b_k == 1;
   while (begin < end) {
     const index = begin / m;
     const row = begin - index * m;
@@ -290,7 +294,7 @@ export function matmul(
       to, outM, accumulate ? to : has_bias ? bias : 0, accumulate ? outM : 0,
       a + (<usize>index * a_batch << 2) + <usize>row * aM, aM, <usize>a_k << 2,
       b + (<usize>index * b_batch << 2), <usize>b_k << 2, <usize>b_n << 2,
-      rows, k, n, alpha,
+      rows, k, n, alpha, thin,
     );
     begin += rows;
   }

@@ -52,7 +52,8 @@ export function rmsnorm_backward(
       dot = madd(g, loadTail(x + at + body, left, 0), dot);
     }
     const r4 = splat(r);
-    const c4 = splat(-r * r * r * sum4(dot) / <f32>cols);
+    // r · dot first: r³ alone leaves f32 where x is large.
+    const c4 = splat(-(r * sum4(dot)) / <f32>cols * r * r);
     for (let i: usize = 0; i < body; i += 16) {
       const g = f32x4.mul(f32x4.mul(v128.load(dout + at + i), v128.load(weight + i)), r4);
       v128.store(dx + at + i, f32x4.add(v128.load(dx + at + i), madd(c4, v128.load(x + at + i), g)));

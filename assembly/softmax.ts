@@ -1,14 +1,14 @@
-import { exp4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
+import { exp4, larger4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
 
 /** The largest of n floats. */
 export function rowMax(x: usize, n: u32): f32 {
   let m4 = splat(-Infinity);
   let i: u32 = 0;
   for (; i + 4 <= n; i += 4) {
-    m4 = f32x4.max(m4, v128.load(x));
+    m4 = larger4(m4, v128.load(x));
     x += 16;
   }
-  if (i < n) m4 = f32x4.max(m4, loadTail(x, n - i, -Infinity));
+  if (i < n) m4 = larger4(m4, loadTail(x, n - i, -Infinity));
   return max4(m4);
 }
 

@@ -1,1 +1,58 @@
-export {};
+// The public API.
+
+export type { Backend, MemoryReport } from "./backend.js";
+export { type BackendOptions, createBackend } from "./backends/create.js";
+export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
+export { auroc, tprAtFpr } from "./eval/metrics.js";
+export { type Decision, parseDecision } from "./flag/decision.js";
+export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
+export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
+export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
+export { flagMonitor } from "./flag/monitor.js";
+export { type Policy, parsePolicy } from "./flag/policy.js";
+export { type FlagScore, FlagScorer, type Utility } from "./flag/score.js";
+export { loadRedFlag, saveRedFlag } from "./flag/store.js";
+export {
+  RED_FLAG_DEFAULTS,
+  type RedFlagHyperparameters,
+  type RedFlagRun,
+  type RedFlagTraining,
+  trainRedFlag,
+} from "./flag/train.js";
+export { addRedFlag, FlaggedModel, type RedFlagOptions } from "./flag/vocab.js";
+export { type Example, readJsonLines } from "./formats/jsonl.js";
+export { type LoadOptions, loadModel } from "./formats/load-model.js";
+export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";
+export type { Monitor, Observation, Verdict } from "./generate/monitor.js";
+export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
+export { type Kernel, kernel } from "./kernel.js";
+export type { ModelConfig } from "./model/config.js";
+export { type ForwardOptions, forward, head } from "./model/forward.js";
+export { initialise } from "./model/init.js";
+export { KVCache } from "./model/kv-cache.js";
+export { Model } from "./model/model.js";
+export { add } from "./ops/add.js";
+export { argmax } from "./ops/argmax.js";
+export { type AttentionOptions, attention } from "./ops/attention.js";
+export { columns } from "./ops/columns.js";
+export { crossEntropy } from "./ops/cross-entropy.js";
+export { embedding } from "./ops/embedding.js";
+export { gelu } from "./ops/gelu.js";
+export { type KlDirection, kl } from "./ops/kl.js";
+export { layernorm } from "./ops/layernorm.js";
+export { linear, type MatmulOptions, matmul } from "./ops/matmul.js";
+export { rmsnorm } from "./ops/rmsnorm.js";
+export { type RopeOptions, rope } from "./ops/rope.js";
+export { slice } from "./ops/slice.js";
+export { softmax } from "./ops/softmax.js";
+export { squaredNorm } from "./ops/squared-norm.js";
+export { swiglu } from "./ops/swiglu.js";
+export { view } from "./ops/view.js";
+export { Random } from "./random.js";
+export { Tape } from "./tape.js";
+export { Arena, Parameters, Tensor } from "./tensor.js";
+export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
+export { languageLoss } from "./train/language.js";
+export { AdamW, type AdamWOptions } from "./train/optimiser.js";
+export { learningRate, type Schedule } from "./train/schedule.js";
+export { type Loss, type LossReport, type TrainOptions, type TrainStep, train } from "./train/trainer.js";

@@ -20,7 +20,8 @@ export const embeddingBackwardKernel = kernel({
   reads: ["dout", "ids"],
   dims,
   range: ({ dim }) => dim,
-  grid: ({ dim }) => linearGrid(Math.ceil(dim / 64)),
+  // A workgroup adds to every sixteenth row of the table.
+  grid: ({ dim }) => [Math.ceil(dim / 64), 16],
 });
 
 /** A result to fill and the ids that a table answers for. */

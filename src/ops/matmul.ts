@@ -6,6 +6,9 @@ import { asMatrix, expectShape, expectTensor, withLast } from "./shapes.js";
 
 /** Rows and columns of one workgroup's tile in `kernels/matmul.wgsl`. */
 const TILE = 64;
+/** Up to this many rows of A against transposed B it takes dot products, a workgroup for THIN_COLS columns. */
+const THIN = 4;
+const THIN_COLS = 16;
 
 /**
  * out = alpha · A · B + bias, or += without bias. Strides in elements choose the transposition; `out_m` is the
@@ -33,7 +36,10 @@ export const matmulKernel = kernel({
   ],
   scalars: ["alpha"],
   range: ({ batch, m }) => batch * m,
-  grid: ({ batch, m, n }) => [Math.ceil(n / TILE), Math.ceil(m / TILE), batch],
+  grid: ({ batch, m, n, a_k, b_k }) =>
+    m <= THIN && a_k === 1 && b_k === 1
+      ? [Math.ceil(n / THIN_COLS), 1, batch]
+      : [Math.ceil(n / TILE), Math.ceil(m / TILE), batch],
 });
 
 /** How a product is put together. */

@@ -1,0 +1,187 @@
+// out (batch, q_len, heads, head_dim) = softmax(scale · q · kᵀ) · v, query t at position kv_len - q_len + t.
+// k, v: (batch, kv_rows, kv_heads, head_dim), of which the first kv_len rows are used. window: keys seen, the
+// position's own included; 0 for all. stats (batch, heads, q_len, 2): log-sum-exp, and room for the backward.
+//
+// A workgroup takes TILE queries of a head over tiles of as many keys, with the running softmax of Milakov and
+// Gimelshein (2018). The head goes through workgroup memory in chunks of 32 numbers, so that its length is not
+// bounded by it. Thread (x, y) has the queries y + 8i as the lanes i of a vector: their scores with the keys
+// x + 8j, and of their output the numbers 4x to 4x + 3 of every chunk.
+
+struct Params {
+  batch: u32,
+  q_len: u32,
+  kv_len: u32,
+  kv_rows: u32,
+  heads: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  window: u32,
+  scale: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read_write> stats: array<f32>;
+@group(0) @binding(2) var<storage, read_write> q: array<f32>;
+@group(0) @binding(3) var<storage, read_write> k: array<f32>;
+@group(0) @binding(4) var<storage, read_write> v: array<f32>;
+@group(0) @binding(5) var<uniform> params: Params;
+
+const TILE = 32u;
+// Numbers of a head in workgroup memory at once, and the most chunks that a head has (head_dim up to 256).
+const CHUNK = 32u;
+const CHUNKS = 8u;
+// Vectors of a row: one more than there are, so that neighbouring rows lie in different banks.
+const PITCH = CHUNK / 4u + 1u;
+// No score is less; WGSL cannot write -Infinity.
+const LOWEST = -3.4028234e38;
+
+var<workgroup> queries: array<vec4f, TILE * PITCH>;
+// The keys of the tile, then its values.
+var<workgroup> keys: array<vec4f, TILE * PITCH>;
+// e^(score - maximum): by key, vectors of four queries.
+var<workgroup> weights: array<vec4f, TILE * PITCH>;
+var<workgroup> maxima: array<vec4f, 64>;
+
+// Four numbers of a row, zeros past the end of the head.
+fn load_q(at: u32, d: u32) -> vec4f {
+  return inside(d, vec4f(q[at + d], q[at + d + 1u], q[at + d + 2u], q[at + d + 3u]));
+}
+
+fn load_k(at: u32, d: u32) -> vec4f {
+  return inside(d, vec4f(k[at + d], k[at + d + 1u], k[at + d + 2u], k[at + d + 3u]));
+}
+
+fn load_v(at: u32, d: u32) -> vec4f {
+  return inside(d, vec4f(v[at + d], v[at + d + 1u], v[at + d + 2u], v[at + d + 3u]));
+}
+
+fn inside(d: u32, loaded: vec4f) -> vec4f {
+  return select(vec4f(0.0), loaded, vec4u(d, d + 1u, d + 2u, d + 3u) < vec4u(params.head_dim));
+}
+
+@compute @workgroup_size(8, 8)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let x = local.x;
+  let y = local.y;
+  let first_query = group.x * TILE;
+  let head = group.y;
+  let batch = group.z;
+  let kv_head = head * params.kv_heads / params.heads;
+  let offset = params.kv_len - params.q_len;
+  let vectors = (params.head_dim + 3u) / 4u;
+  let chunks = (params.head_dim + CHUNK - 1u) / CHUNK;
+
+  // Keys that the tile's first query sees first and its last query last.
+  var begin = 0u;
+  if (params.window > 0u) {
+    begin = max(offset + first_query + 1u, params.window) - params.window;
+  }
+  let end = min(offset + first_query + TILE, params.kv_len);
+
+  // Four vectors, one a query, of every chunk.
+  var sums: array<vec4f, 4u * CHUNKS>;
+  var maximum = vec4f(LOWEST);
+  var total = vec4f(0.0);
+  for (var first_key = begin / TILE * TILE; first_key < end; first_key += TILE) {
+    // Scores: of keys x, x + 8, x + 16, x + 24 a vector over queries.
+    var scores = array<vec4f, 4>();
+    for (var chunk = 0u; chunk < chunks; chunk++) {
+      for (var i = lane; i < TILE * 8u; i += 64u) {
+        let row = i / 8u;
+        let d = chunk * CHUNK + i % 8u * 4u;
+        let query = min(first_query + row, params.q_len - 1u);
+        let key = min(first_key + row, params.kv_len - 1u);
+        queries[row * PITCH + i % 8u] = load_q(
+          ((batch * params.q_len + query) * params.heads + head) * params.head_dim, d);
+        keys[row * PITCH + i % 8u] = load_k(
+          ((batch * params.kv_rows + key) * params.kv_heads + kv_head) * params.head_dim, d);
+      }
+      workgroupBarrier();
+      for (var d = 0u; d < min(8u, vectors - chunk * 8u); d++) {
+        let q0 = queries[y * PITCH + d];
+        let q1 = queries[(y + 8u) * PITCH + d];
+        let q2 = queries[(y + 16u) * PITCH + d];
+        let q3 = queries[(y + 24u) * PITCH + d];
+        for (var j = 0u; j < 4u; j++) {
+          let kj = keys[(x + 8u * j) * PITCH + d];
+          scores[j] += vec4f(dot(q0, kj), dot(q1, kj), dot(q2, kj), dot(q3, kj));
+        }
+      }
+      workgroupBarrier();
+    }
+
+    let position = vec4u(offset + first_query + y) + vec4u(0u, 8u, 16u, 24u);
+    var top = maximum;
+    for (var j = 0u; j < 4u; j++) {
+      scores[j] = select(vec4f(LOWEST), scores[j] * params.scale, seen(first_key + x + 8u * j, position));
+      top = max(top, scores[j]);
+    }
+    maxima[lane] = top;
+    workgroupBarrier();
+    for (var i = 0u; i < 8u; i++) { top = max(top, maxima[y * 8u + i]); }
+    for (var j = 0u; j < 4u; j++) {
+      let e = exp(scores[j] - top);
+      weights[(x + 8u * j) * PITCH + y] = select(vec4f(0.0), e, seen(first_key + x + 8u * j, position));
+    }
+    // A first maximum of LOWEST has no sum to correct, and a difference that exp need not bear.
+    let correction = exp(max(maximum - top, vec4f(-100.0)));
+    maximum = top;
+    total *= correction;
+
+    for (var chunk = 0u; chunk < chunks; chunk++) {
+      for (var i = lane; i < TILE * 8u; i += 64u) {
+        let row = i / 8u;
+        let key = min(first_key + row, params.kv_len - 1u);
+        keys[row * PITCH + i % 8u] = load_v(
+          ((batch * params.kv_rows + key) * params.kv_heads + kv_head) * params.head_dim,
+          chunk * CHUNK + i % 8u * 4u);
+      }
+      workgroupBarrier();
+      var sum0 = sums[chunk * 4u] * correction.x;
+      var sum1 = sums[chunk * 4u + 1u] * correction.y;
+      var sum2 = sums[chunk * 4u + 2u] * correction.z;
+      var sum3 = sums[chunk * 4u + 3u] * correction.w;
+      for (var j = 0u; j < min(TILE, end - first_key); j++) {
+        let weight = weights[j * PITCH + y];
+        let value = keys[j * PITCH + x];
+        sum0 += weight.x * value;
+        sum1 += weight.y * value;
+        sum2 += weight.z * value;
+        sum3 += weight.w * value;
+        if (chunk == 0u) { total += weight; }
+      }
+      sums[chunk * 4u] = sum0;
+      sums[chunk * 4u + 1u] = sum1;
+      sums[chunk * 4u + 2u] = sum2;
+      sums[chunk * 4u + 3u] = sum3;
+      workgroupBarrier();
+    }
+  }
+
+  for (var i = 0u; i < 4u; i++) {
+    let query = first_query + y + 8u * i;
+    if (query >= params.q_len) { break; }
+    let at = ((batch * params.q_len + query) * params.heads + head) * params.head_dim;
+    for (var chunk = 0u; chunk < chunks; chunk++) {
+      for (var j = 0u; j < 4u; j++) {
+        let d = chunk * CHUNK + x * 4u + j;
+        if (d < params.head_dim) { out[at + d] = sums[chunk * 4u + i][j] / total[i]; }
+      }
+    }
+    if (x == 0u) {
+      let stat = ((batch * params.heads + head) * params.q_len + query) * 2u;
+      stats[stat] = maximum[i] + log(total[i]);
+      stats[stat + 1u] = 0.0;
+    }
+  }
+}
+
+// Whether queries at these positions see a key.
+fn seen(key: u32, position: vec4u) -> vec4<bool> {
+  let near = vec4<bool>(params.window == 0u) | (vec4u(key + params.window) > position);
+  return vec4<bool>(key < params.kv_len) & (vec4u(key) <= position) & near;
+}

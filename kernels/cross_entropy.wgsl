@@ -1,0 +1,65 @@
+// loss[r] = ln Σ e^logits - logits[target], in nats; dlogits += weights[r] · (softmax - one-hot). A weight of
+// 0 leaves the row's gradient alone. A workgroup a row.
+
+struct Params { rows: u32, cols: u32 }
+
+@group(0) @binding(0) var<storage, read_write> loss: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dlogits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(3) var<storage, read_write> targets: array<u32>;
+@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(5) var<uniform> params: Params;
+
+// No number is less; WGSL cannot write -Infinity.
+const LOWEST = -3.4028234e38;
+const LANES = 256u;
+var<workgroup> partial: array<f32, LANES>;
+
+// The largest of the workgroup.
+fn row_max(lane: u32, value: f32) -> f32 {
+  partial[lane] = value;
+  for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    workgroupBarrier();
+    if (lane < step) { partial[lane] = max(partial[lane], partial[lane + step]); }
+  }
+  return workgroupUniformLoad(&partial[0]);
+}
+
+// The sum over the workgroup, always in the same order.
+fn row_sum(lane: u32, value: f32) -> f32 {
+  partial[lane] = value;
+  for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    workgroupBarrier();
+    if (lane < step) { partial[lane] += partial[lane + step]; }
+  }
+  return workgroupUniformLoad(&partial[0]);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.rows) { return; }
+  let at = row * params.cols;
+  var m = LOWEST;
+  for (var c = lane; c < params.cols; c += LANES) {
+    m = max(m, logits[at + c]);
+  }
+  m = row_max(lane, m);
+  var sum = 0.0;
+  for (var c = lane; c < params.cols; c += LANES) {
+    sum += exp(logits[at + c] - m);
+  }
+  sum = row_sum(lane, sum);
+  let target_col = targets[row];
+  let weight = weights[row];
+  if (lane == 0u) { loss[row] = log(sum) - (logits[at + target_col] - m); }
+  if (weight == 0.0) { return; }
+  for (var c = lane; c < params.cols; c += LANES) {
+    let p = exp(logits[at + c] - m) / sum;
+    dlogits[at + c] += weight * (p - select(0.0, 1.0, c == target_col));
+  }
+}

@@ -1,0 +1,54 @@
+// out = (x - mean) · rstd · weight + bias; mean and rstd (rows) are saved: a workgroup a row. The variance is
+// taken from the mean in a second pass, since E x² - (E x)² cancels.
+
+struct Params { rows: u32, cols: u32, eps: f32 }
+
+@group(0) @binding(0) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(2) var<storage, read_write> rstd: array<f32>;
+@group(0) @binding(3) var<storage, read_write> x: array<f32>;
+@group(0) @binding(4) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(5) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
+
+const LANES = 128u;
+var<workgroup> partial: array<f32, LANES>;
+
+// The sum over the workgroup, always in the same order.
+fn row_sum(lane: u32, value: f32) -> f32 {
+  partial[lane] = value;
+  for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    workgroupBarrier();
+    if (lane < step) { partial[lane] += partial[lane + step]; }
+  }
+  return workgroupUniformLoad(&partial[0]);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.rows) { return; }
+  let at = row * params.cols;
+  var sum = 0.0;
+  for (var c = lane; c < params.cols; c += LANES) {
+    sum += x[at + c];
+  }
+  let mu = row_sum(lane, sum) / f32(params.cols);
+  var squares = 0.0;
+  for (var c = lane; c < params.cols; c += LANES) {
+    let v = x[at + c] - mu;
+    squares += v * v;
+  }
+  let r = 1.0 / sqrt(row_sum(lane, squares) / f32(params.cols) + params.eps);
+  if (lane == 0u) {
+    mean[row] = mu;
+    rstd[row] = r;
+  }
+  for (var c = lane; c < params.cols; c += LANES) {
+    out[at + c] = (x[at + c] - mu) * r * weight[c] + bias[c];
+  }
+}

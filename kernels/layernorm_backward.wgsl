@@ -1,0 +1,51 @@
+// dx += rstd · (g - mean(g) - x̂ · mean(g · x̂)), g = dout · weight, x̂ = (x - mean) · rstd: a workgroup a
+// row.
+
+struct Params { rows: u32, cols: u32 }
+
+@group(0) @binding(0) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dout: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(4) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
+
+const LANES = 128u;
+var<workgroup> partial: array<f32, LANES>;
+
+// The sum over the workgroup, always in the same order.
+fn row_sum(lane: u32, value: f32) -> f32 {
+  partial[lane] = value;
+  for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    workgroupBarrier();
+    if (lane < step) { partial[lane] += partial[lane + step]; }
+  }
+  return workgroupUniformLoad(&partial[0]);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.rows) { return; }
+  let at = row * params.cols;
+  let mu = mean[row];
+  let r = rstd[row];
+  var sum = 0.0;
+  var dot = 0.0;
+  for (var c = lane; c < params.cols; c += LANES) {
+    let g = dout[at + c] * weight[c];
+    sum += g;
+    dot += g * (x[at + c] - mu) * r;
+  }
+  let g_mean = row_sum(lane, sum) / f32(params.cols);
+  let dot_mean = row_sum(lane, dot) / f32(params.cols);
+  for (var c = lane; c < params.cols; c += LANES) {
+    let g = dout[at + c] * weight[c];
+    dx[at + c] += r * (g - g_mean - (x[at + c] - mu) * r * dot_mean);
+  }
+}

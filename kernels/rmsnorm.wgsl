@@ -1,0 +1,42 @@
+// out = x / rms(x) · weight, rstd (rows) = 1 / √(mean x² + eps): a workgroup a row.
+
+struct Params { rows: u32, cols: u32, eps: f32 }
+
+@group(0) @binding(0) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read_write> rstd: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
+
+const LANES = 128u;
+var<workgroup> partial: array<f32, LANES>;
+
+// The sum over the workgroup, always in the same order.
+fn row_sum(lane: u32, value: f32) -> f32 {
+  partial[lane] = value;
+  for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    workgroupBarrier();
+    if (lane < step) { partial[lane] += partial[lane + step]; }
+  }
+  return workgroupUniformLoad(&partial[0]);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.rows) { return; }
+  let at = row * params.cols;
+  var squares = 0.0;
+  for (var c = lane; c < params.cols; c += LANES) {
+    squares += x[at + c] * x[at + c];
+  }
+  let r = 1.0 / sqrt(row_sum(lane, squares) / f32(params.cols) + params.eps);
+  if (lane == 0u) { rstd[row] = r; }
+  for (var c = lane; c < params.cols; c += LANES) {
+    out[at + c] = x[at + c] * r * weight[c];
+  }
+}

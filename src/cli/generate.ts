@@ -1,0 +1,71 @@
+import type { Command } from "commander";
+import { parseDecision, type Decision } from "../flag/decision.js";
+import { type GenerateOptions, generate } from "../flag/generate.js";
+import { parsePolicy, type Policy } from "../flag/policy.js";
+import { type ModelOptions, withModel } from "./load.js";
+import { idList, integer, number, parsed } from "./options.js";
+import { coloured, jsonLine } from "./terminal.js";
+
+interface GenerateCommandOptions extends ModelOptions {
+  readonly prompt?: string;
+  readonly ids?: number[];
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly decision?: Decision;
+  readonly policy: Policy;
+  readonly ignoreEos: boolean;
+}
+
+/** `generate`: a continuation, with what the flag says of every token. */
+export function generateCommand(root: Command): Command {
+  return root
+    .command("generate")
+    .description("continue a prompt under the red flag")
+    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .option("--adapter <folder>", "red flag of `train`")
+    .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .option("--prompt <text>", "what to continue; a BOS is put first where the model has one")
+    .option("--ids <list>", "token ids to continue, taken as they are", idList)
+    .option("--max-tokens <n>", "most new tokens", integer(0), 256)
+    .option("--temperature <t>", "0 takes the likeliest token", number(0), 0)
+    .option("--top-k <n>", "draw from this many of the likeliest; 0 for all", integer(0), 0)
+    .option("--top-p <p>", "draw from the likeliest that reach this probability", number(1e-9, 1), 1)
+    .option(
+      "--decision <rule>",
+      "sampled, argmax, threshold=LEVEL, cumulative=LEVEL, ema=DECAY,LEVEL (default: the calibrated, or threshold=0.5)",
+      parsed(parseDecision),
+    )
+    .option("--policy <rule>", "stop, annotate, replace=TEXT (default: stop)", parsed(parsePolicy), { kind: "stop" })
+    .option("--ignore-eos", "go on at an end-of-sequence token", false)
+    .action(run);
+}
+
+async function run(options: GenerateCommandOptions): Promise<void> {
+  if ((options.prompt === undefined) === (options.ids === undefined)) {
+    throw new RangeError("generate takes either --prompt or --ids");
+  }
+  await withModel(options, async ({ model, flagged }) => {
+    const settings: GenerateOptions = {
+      temperature: options.temperature,
+      topK: options.topK,
+      topP: options.topP,
+      maxTokens: options.maxTokens,
+      policy: options.policy,
+      seed: options.seed,
+      ignoreEos: options.ignoreEos,
+      ...(options.decision === undefined ? {} : { decision: options.decision }),
+    };
+    for await (const step of generate(flagged ?? model, options.ids ?? options.prompt ?? "", settings)) {
+      if (options.json) {
+        if (step.done) jsonLine({ done: true, ...step.done });
+        else jsonLine({ id: step.token, text: step.text, flag: step.flagProbability, logprob: step.logprob });
+        continue;
+      }
+      if (step.done && step.event === "replace") process.stdout.write(`\n${step.done.text}`);
+      else process.stdout.write(coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability));
+      if (step.done) process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
+    }
+  });
+}

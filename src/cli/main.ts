@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
+import { benchCommand } from "./bench.js";
+import { demoCommand } from "./demo.js";
+import { generateCommand } from "./generate.js";
+import { logitsCommand } from "./logits.js";
+import { withGlobalOptions } from "./options.js";
+import { pretrainCommand } from "./pretrain.js";
+import { scoreCommand } from "./score.js";
+import { trainCommand } from "./train.js";
+
+const COMMANDS = [
+  demoCommand,
+  logitsCommand,
+  generateCommand,
+  trainCommand,
+  pretrainCommand,
+  scoreCommand,
+  benchCommand,
+];
+
+/** Exit codes: a failed run, and bad usage. */
+const FAILED = 1;
+const USAGE = 2;
+
+function program(): Command {
+  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  const root = new Command("oriflamme")
+    .description("Train and run small transformers with a red-flag token.")
+    .version(version)
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "oriflamme: ")) });
+  for (const make of COMMANDS) withGlobalOptions(make(root));
+  return root;
+}
+
+/** One line, whatever was thrown. */
+function lineOf(error: unknown): string {
+  const known = [BackendError, DivergenceError, FormatError, UnsupportedError, RangeError, TypeError];
+  const message = error instanceof Error ? error.message : String(error);
+  const name = error instanceof Error && !known.some((kind) => error instanceof kind) ? `${error.name}: ` : "";
+  return `oriflamme: ${name}${message.replace(/\s*\n\s*/g, " ")}\n`;
+}
+
+async function main(): Promise<number> {
+  try {
+    await program().parseAsync();
+    return 0;
+  } catch (error) {
+    // Commander has written its own line.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
+    process.stderr.write(lineOf(error));
+    if (process.env.ORIFLAMME_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+    return error instanceof RangeError ? USAGE : FAILED;
+  }
+}
+
+// A reader that has seen enough (`| head`) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+process.exitCode = await main();

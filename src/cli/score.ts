@@ -1,0 +1,100 @@
+import { type Command, InvalidArgumentError } from "commander";
+import { toSequence } from "../flag/data.js";
+import type { Decision } from "../flag/decision.js";
+import { generate } from "../flag/generate.js";
+import { FlagScorer, type FlagScore, summarise } from "../flag/score.js";
+import type { FlaggedModel } from "../flag/vocab.js";
+import { type Example, readJsonLines } from "../formats/jsonl.js";
+import { replaceFile } from "../formats/write.js";
+import { type ModelOptions, withModel } from "./load.js";
+import { integer } from "./options.js";
+import { jsonLine, progressBar } from "./terminal.js";
+
+interface ScoreOptions extends ModelOptions {
+  readonly adapter: string;
+  readonly data: string;
+  readonly out: string;
+  readonly shard?: { readonly index: number; readonly count: number };
+  readonly maxTokens: number;
+}
+
+/** `score`: what the flag says of every response of a file. */
+export function scoreCommand(root: Command): Command {
+  return root
+    .command("score")
+    .description("read the red flag along given responses, or generated ones where there are none")
+    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--adapter <folder>", "red flag of `train`")
+    .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .requiredOption("--data <file>", "JSON Lines: prompt, response?")
+    .requiredOption("--out <file>", "JSON Lines: index, flag_max, flag_cumulative, first_flag, harmful")
+    .option("--shard <i/n>", "only every n-th input, from the i-th on (0 <= i < n)", parseShard)
+    .option("--max-tokens <n>", "most tokens of a response, given or generated", integer(1), 512)
+    .action(run);
+}
+
+function parseShard(text: string): { index: number; count: number } {
+  const match = /^(\d+)\/(\d+)$/.exec(text);
+  const [index, count] = [Number(match?.[1]), Number(match?.[2])];
+  if (!match || index >= count) throw new InvalidArgumentError("It must be i/n with 0 <= i < n.");
+  return { index, count };
+}
+
+async function run(options: ScoreOptions): Promise<void> {
+  const examples = await readJsonLines(options.data);
+  await withModel(options, async ({ flagged }) => {
+    if (!flagged) throw new RangeError("score needs --adapter");
+    const { index: first, count } = options.shard ?? { index: 0, count: 1 };
+    const chosen = examples.map((example, index) => ({ example, index })).filter(({ index }) => index % count === first);
+    const decision: Decision = { kind: "threshold", level: flagged.calibration?.threshold ?? 0.5 };
+    const scorer = new FlagScorer(flagged);
+    const bar = progressBar("score", chosen.length);
+    const lines: string[] = [];
+    try {
+      for (const { example, index } of chosen) {
+        const score = await scoreExample(scorer, flagged, example, decision, options.maxTokens);
+        const line = {
+          index,
+          flag_max: score.max,
+          flag_cumulative: score.cumulative,
+          first_flag: score.first,
+          harmful: example.harmful ?? null,
+        };
+        lines.push(`${JSON.stringify(line)}\n`);
+        if (options.json) jsonLine(line);
+        bar.update(lines.length);
+      }
+    } finally {
+      bar.stop();
+      scorer.dispose();
+    }
+    await replaceFile(options.out, lines.join(""));
+    if (!options.json) process.stdout.write(`${options.out}: ${lines.length} of ${examples.length} inputs\n`);
+  });
+}
+
+/** Teacher-forced over the response; where there is none, over one that the model generates greedily. */
+async function scoreExample(
+  scorer: FlagScorer,
+  flagged: FlaggedModel,
+  example: Example,
+  decision: Decision,
+  maxTokens: number,
+): Promise<FlagScore> {
+  const { tokenizer, config } = flagged.model;
+  if (!tokenizer) throw new RangeError("score: the model has no tokenizer to read examples with");
+  const limits = { maxResponse: maxTokens, contextLength: config.contextLength + 1, minOffset: 0 };
+  const sequence = toSequence(tokenizer, example, limits);
+  if (sequence.prompt.length > config.contextLength) {
+    throw new RangeError(
+      `prompt: ${sequence.prompt.length} tokens are longer than the model's context of ${config.contextLength}`,
+    );
+  }
+  if (sequence.response.length > 0) return scorer.score(sequence, decision);
+  const probabilities: number[] = [];
+  const options = { decision, policy: { kind: "annotate" }, maxTokens } as const;
+  for await (const step of generate(flagged, sequence.prompt, options)) {
+    if (step.flagProbability !== null) probabilities.push(step.flagProbability);
+  }
+  return summarise(Float64Array.from(probabilities), decision, () => false);
+}

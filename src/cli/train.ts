@@ -1,0 +1,63 @@
+import type { Command } from "commander";
+import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
+import { readJsonLines } from "../formats/jsonl.js";
+import { readConfig } from "./config-file.js";
+import { flagOf, type ModelOptions, withModel } from "./load.js";
+import { integer } from "./options.js";
+import { jsonLine, progressBar } from "./terminal.js";
+
+interface TrainCommandOptions extends ModelOptions {
+  readonly harmful: string;
+  readonly benign: string;
+  readonly out: string;
+  readonly config?: string;
+  readonly steps?: number;
+}
+
+/** `train`: teaches a model the red flag and writes it as a PEFT adapter. */
+export function trainCommand(root: Command): Command {
+  return root
+    .command("train")
+    .description("teach a model the red flag")
+    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")
+    .requiredOption("--benign <file>", "JSON Lines: prompt, response")
+    .requiredOption("--out <folder>", "PEFT adapter folder")
+    .option("--config <file>", "JSON of hyperparameters")
+    .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1))
+    .action(run);
+}
+
+async function run(options: TrainCommandOptions): Promise<void> {
+  const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  const harmful = await readJsonLines(options.harmful);
+  const benign = await readJsonLines(options.benign);
+  await withModel(options, async ({ model, flagged }) => {
+    const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
+    const bar = progressBar("train", steps);
+    const start = performance.now();
+    const training = trainRedFlag(await flagOf(model, flagged), {
+      ...config,
+      steps,
+      seed: config.seed ?? options.seed,
+      harmful,
+      benign,
+      onStep: ({ step, loss, terms, lr, tokensPerSecond }) => {
+        bar.update(step, `loss ${loss.toFixed(3)}, ${Math.round(tokensPerSecond)} tokens/s`);
+        if (options.json) jsonLine({ step, loss, ...terms, lr, tokens_per_second: tokensPerSecond });
+      },
+    });
+    const result = await training.finally(() => bar.stop());
+    await result.save(options.out);
+    const { harmful: h, benign: b } = result.leftOut;
+    const last = result.steps.at(-1);
+    if (!options.json) {
+      const seconds = ((performance.now() - start) / 1000).toFixed(1);
+      process.stdout.write(
+        `${options.out}: ${steps} steps in ${seconds} s, loss ${last?.loss.toFixed(4)}` +
+          `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
+      );
+    }
+  });
+}

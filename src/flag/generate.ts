@@ -1,0 +1,125 @@
+import { type DecodeStep, decode } from "../generate/decode.js";
+import { GREEDY, type SamplingOptions } from "../generate/sample.js";
+import { Model } from "../model/model.js";
+import { Random } from "../random.js";
+import { StreamDecoder } from "../tokenizer.js";
+import type { Decision } from "./decision.js";
+import { type FlagNotes, flagMonitor } from "./monitor.js";
+import type { Policy } from "./policy.js";
+import { FlaggedModel } from "./vocab.js";
+
+/** How text is generated under the flag. */
+export interface GenerateOptions extends Partial<SamplingOptions> {
+  /** When the flag counts as raised; P(flag) >= 0.5 by default, or the calibrated threshold. */
+  readonly decision?: Decision;
+  /** What happens then; the generation stops by default. */
+  readonly policy?: Policy;
+  readonly seed?: number;
+  /** Most new tokens; 256 by default. */
+  readonly maxTokens?: number;
+  /** Go on at an end-of-sequence token. */
+  readonly ignoreEos?: boolean;
+  /** Aborts between two tokens, with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** One step of a generation, or with `done` its end. */
+export interface GenerateStep {
+  /** The new token's id, or null where none was taken. */
+  readonly token: number | null;
+  /** The text that this step adds: empty while a character is incomplete. */
+  readonly text: string;
+  /** P(flag) from the raw logits at this position; null for a model without a flag. */
+  readonly flagProbability: number | null;
+  /** Log-probability of the token under the raw logits, in nats. */
+  readonly logprob: number | null;
+  /** What the policy did here. */
+  readonly event?: "flag" | "replace" | "rollback";
+  /** With the last step: how it ended. */
+  readonly done?: GenerateResult;
+}
+
+/** A generation that has ended. */
+export interface GenerateResult {
+  /** `length`, `context`, `eos`, `flag` (stopped by it) or `replaced`. */
+  readonly reason: string;
+  /** The new tokens. */
+  readonly ids: readonly number[];
+  /** The response: the new tokens' text, or what stands in its place. */
+  readonly text: string;
+  /** Whether the flag was raised anywhere. */
+  readonly flagged: boolean;
+}
+
+/**
+ * Generates a continuation, a token at a time; the last step carries the result. P(flag) is read from the raw
+ * logits, before temperature, top-k and top-p.
+ * @param prompt text (a BOS is put first where the model has one) or ids, taken as they are
+ * @throws RangeError for an option out of its range, or text for a model without a tokenizer
+ */
+export async function* generate(
+  target: FlaggedModel | Model,
+  prompt: string | readonly number[],
+  options: GenerateOptions = {},
+): AsyncGenerator<GenerateStep, void> {
+  const flagged = target instanceof FlaggedModel ? target : undefined;
+  const model = target instanceof Model ? target : target.model;
+  const { tokenizer } = model;
+  const ids = typeof prompt === "string" ? encodePrompt(model, prompt) : prompt;
+  const decision = options.decision ?? { kind: "threshold", level: flagged?.calibration?.threshold ?? 0.5 };
+  const policy = options.policy ?? { kind: "stop" };
+  const steps = decode(model, ids, {
+    sampling: { ...GREEDY, ...definedOnly(options) },
+    random: new Random(options.seed ?? 0),
+    maxTokens: options.maxTokens ?? 256,
+    eosIds: options.ignoreEos ? [] : model.config.eosIds,
+    overlay: flagged?.overlay,
+    monitor: flagged && flagMonitor(flagged.flagId, decision, policy),
+    signal: options.signal,
+  });
+
+  const text = tokenizer && new StreamDecoder(tokenizer, ids.at(-1) ?? null);
+  let whole = "";
+  let wasFlagged = false;
+  for await (const step of steps) {
+    const raised = step.notes.raised === true;
+    wasFlagged ||= raised;
+    const flagProbability = flagged ? ((step.notes as FlagNotes).flagProbability ?? null) : null;
+    if (step.kind === "token") {
+      const added = step.id === flagged?.flagId ? "" : (text?.push(step.id) ?? "");
+      whole += added;
+      yield {
+        token: step.id,
+        text: added,
+        flagProbability,
+        logprob: step.logprob,
+        ...(raised ? { event: "flag" as const } : {}),
+      };
+    } else if (step.kind === "end") {
+      const rest = text?.flush() ?? "";
+      const result = { reason: step.reason, ids: step.ids, text: step.text ?? whole + rest, flagged: wasFlagged };
+      const event = endEvent(step, raised);
+      yield { token: null, text: rest, flagProbability, logprob: null, ...(event ? { event } : {}), done: result };
+    }
+  }
+}
+
+function endEvent(step: Extract<DecodeStep, { kind: "end" }>, raised: boolean): GenerateStep["event"] {
+  if (step.text !== undefined) return "replace";
+  return raised ? "flag" : undefined;
+}
+
+/** Text as ids, a BOS first where the tokenizer puts one. Special tokens in the text stay text. */
+export function encodePrompt(model: Model, text: string): number[] {
+  const { tokenizer } = model;
+  if (!tokenizer) throw new RangeError("prompt: the model has no tokenizer; give ids");
+  return [...(tokenizer.bosId === null ? [] : [tokenizer.bosId]), ...tokenizer.encode(text)];
+}
+
+function definedOnly({ temperature, topK, topP }: Partial<SamplingOptions>): Partial<SamplingOptions> {
+  return {
+    ...(temperature === undefined ? {} : { temperature }),
+    ...(topK === undefined ? {} : { topK }),
+    ...(topP === undefined ? {} : { topP }),
+  };
+}

@@ -1,0 +1,120 @@
+import { forward, head } from "../model/forward.js";
+import type { Overlay } from "../model/lora.js";
+import type { Model } from "../model/model.js";
+import { argmax } from "../ops/argmax.js";
+import { crossEntropy } from "../ops/cross-entropy.js";
+import { embedding } from "../ops/embedding.js";
+import { kl } from "../ops/kl.js";
+import { Tape } from "../tape.js";
+import { Arena, type Tensor } from "../tensor.js";
+import type { FlagSequence } from "./data.js";
+import { type Decision, DecisionTracker } from "./decision.js";
+import type { FlaggedModel } from "./vocab.js";
+
+/** What the flag says of one response. */
+export interface FlagScore {
+  /** P(flag) before each response token and after the last: n + 1 numbers. */
+  readonly probabilities: Float64Array;
+  /** The largest of them. */
+  readonly max: number;
+  /** 1 - Π(1 - P). */
+  readonly cumulative: number;
+  /** The first position where the decision is met, or null. */
+  readonly first: number | null;
+}
+
+/** Sums probabilities of positions up. `likeliest` says where the flag is the likeliest token. */
+export function summarise(
+  probabilities: Float64Array,
+  decision: Decision,
+  likeliest: (position: number) => boolean,
+): FlagScore {
+  const tracker = new DecisionTracker(decision);
+  let first: number | null = null;
+  probabilities.forEach((probability, position) => {
+    const raised = tracker.update({ probability, likeliest: likeliest(position), sampled: false });
+    if (raised && first === null) first = position;
+  });
+  return { probabilities, max: Math.max(...probabilities), cumulative: tracker.cumulative, first };
+}
+
+/** Logits of the rows that stand before each response token, and with `last` of the one after them. */
+function responseLogits(
+  tape: Tape,
+  model: Model,
+  { prompt, response }: Pick<FlagSequence, "prompt" | "response">,
+  overlay: Overlay,
+  last: boolean,
+): Tensor {
+  const ids = [...prompt, ...(last ? response : response.slice(0, -1))];
+  const hidden = forward(tape, model, ids, { overlay });
+  const rows = Uint32Array.from({ length: response.length + (last ? 1 : 0) }, (_, i) => prompt.length - 1 + i);
+  return head(tape, model, embedding(tape, hidden, tape.from(rows)), overlay);
+}
+
+/** Reads the flag along given responses, and what training has cost elsewhere. Reuses its memory. */
+export class FlagScorer {
+  readonly #arena: Arena;
+
+  constructor(readonly flagged: FlaggedModel) {
+    this.#arena = new Arena(flagged.model.backend);
+  }
+
+  /** Teacher-forced: P(flag) at every position of the response. */
+  async score(
+    sequence: Pick<FlagSequence, "prompt" | "response">,
+    decision: Decision = { kind: "threshold", level: 0.5 },
+  ): Promise<FlagScore> {
+    const tape = this.#tape();
+    const { model, overlay, flagId } = this.flagged;
+    const logits = responseLogits(tape, model, sequence, overlay, true);
+    const positions = sequence.response.length + 1;
+    // -ln P(flag) is the cross-entropy with the flag as every row's target.
+    const losses = crossEntropy(tape, logits, tape.from(new Uint32Array(positions).fill(flagId)));
+    const likeliest = decision.kind === "argmax" ? await likeliestRows(tape, logits, flagId) : () => false;
+    const probabilities = Float64Array.from(await losses.read(), (loss) => Math.exp(-loss));
+    return summarise(probabilities, decision, likeliest);
+  }
+
+  /**
+   * On a benign response: mean KL(π_θ ‖ π_ref) and the mean cross-entropies of both, in nats a token.
+   */
+  async utility(sequence: Pick<FlagSequence, "prompt" | "response">): Promise<Utility> {
+    const tape = this.#tape();
+    const { model, overlay, reference } = this.flagged;
+    const logits = responseLogits(tape, model, sequence, overlay, false);
+    const refLogits = responseLogits(tape, model, sequence, reference, false);
+    const targets = tape.from(Uint32Array.from(sequence.response));
+    const divergences = kl(tape, logits, refLogits, null);
+    const losses = crossEntropy(tape, logits, targets);
+    const refLosses = crossEntropy(tape, refLogits, targets);
+    const [divergence, loss, refLoss] = await Promise.all([divergences.read(), losses.read(), refLosses.read()]);
+    return { tokens: loss.length, kl: total(divergence), loss: total(loss), refLoss: total(refLoss) };
+  }
+
+  #tape(): Tape {
+    this.#arena.reset();
+    return new Tape(this.#arena, false);
+  }
+
+  dispose(): void {
+    this.#arena.dispose();
+  }
+}
+
+/** Sums over the tokens of a response, in nats. */
+export interface Utility {
+  readonly tokens: number;
+  readonly kl: number;
+  readonly loss: number;
+  readonly refLoss: number;
+}
+
+async function likeliestRows(tape: Tape, logits: Tensor, flagId: number): Promise<(position: number) => boolean> {
+  const ids = await argmax(tape, logits).readIds();
+  return (position) => ids[position] === flagId;
+}
+
+function total(values: Float32Array): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}

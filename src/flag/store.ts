@@ -1,0 +1,131 @@
+import { FormatError } from "../errors.js";
+import { type FilesInput, openFiles } from "../formats/files.js";
+import { type AdapterData, type LoraFactors, moduleName, readAdapter, writeAdapter } from "../formats/peft.js";
+import { Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
+import { linearLayers } from "../model/config.js";
+import type { Model } from "../model/model.js";
+import { selfTest } from "./self-test.js";
+import { addRedFlag, FlaggedModel, type RowInit } from "./vocab.js";
+
+/** Our own facts beside PEFT's files, in `oriflamme.json`. */
+interface Facts {
+  readonly version: 1;
+  /** The flag's text and id. */
+  readonly token: string;
+  readonly id: number;
+  /** How the row began: the reference of the divergences. */
+  readonly init: RowInit;
+  /** Rows of the base's vocabulary, and some of its weights, to know it again. */
+  readonly vocabSize: number;
+  readonly base: readonly number[];
+  readonly calibration: { readonly threshold: number } | null;
+}
+
+/** Numbers that are taken from the base to know it again. */
+const PROBES = 32;
+/**
+ * Largest relative distance of the probes: storing weights in 4 bits moves them by some 7 %, another model's are
+ * as far as 100 % and more.
+ */
+const PROBE_DISTANCE = 0.3;
+
+/**
+ * Writes the flag as a PEFT adapter folder, beside its place and then renamed. Node only.
+ * @throws FormatError naming the file that cannot be written, TypeError for a flag that was never trained
+ */
+export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<void> {
+  const { adapter, model } = flagged;
+  if (!adapter) throw new TypeError("save: the flag has no adapter; train it first");
+  const lora = new Map<string, LoraFactors>();
+  for (const name of adapter.config.targets) {
+    const { a, b } = adapter.lora(name) ?? {};
+    if (a && b) lora.set(name, { a: await a.read(), b: await b.read() });
+  }
+  const input = await adapter.rows.input.read();
+  const output = model.config.tied ? input : await adapter.rows.output.read();
+  const facts: Facts = {
+    version: 1,
+    token: flagged.token,
+    id: flagged.flagId,
+    init: flagged.init,
+    vocabSize: model.config.vocabSize,
+    base: await probe(model),
+    calibration: flagged.calibration,
+  };
+  const { rank, alpha } = adapter.config;
+  const rows = { ids: [...adapter.rows.ids], input, output };
+  const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
+  await writeAdapter(path, { rank, alpha, targets, lora, rows, facts: { ...facts } }, model.config);
+}
+
+/**
+ * Loads a flag from a PEFT adapter folder over its base, and tests that the trained row is really in the head.
+ * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
+ * @throws FormatError where the files are malformed, are for another base, or hold no flag
+ */
+export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
+  const files = await openFiles(input);
+  const data = await readAdapter(files, model.config);
+  if (!data.rows || data.rows.ids.length === 0) {
+    throw new FormatError(files.name, "has no trained token row (trainable_token_indices): it holds no red flag");
+  }
+  const facts = (data.facts ?? {}) as Partial<Facts>;
+  if (facts.base) await expectBase(model, facts, files.name);
+  const id = facts.id ?? (data.rows.ids[0] as number);
+  if (data.rows.ids[0] !== id) {
+    throw new FormatError(files.name, `says that the flag is token ${id}, but has the row of ${data.rows.ids[0]}`);
+  }
+  const flagged = await withInitialRows(model, data.rows.ids, facts);
+  const targets = linearLayers(model.config).filter((name) => data.lora.has(name));
+  const adapter = flagged.attach({ rank: data.rank, alpha: data.alpha, targets }, 0);
+  fillAdapter(adapter, data, data.rows);
+  await selfTest(flagged, files.name);
+  return flagged;
+}
+
+/** The flag before training, as the facts tell it. */
+async function withInitialRows(model: Model, ids: readonly number[], facts: Partial<Facts>): Promise<FlaggedModel> {
+  const init = facts.init ?? "mean";
+  const first = ids[0] as number;
+  const start = await addRedFlag(model, { init, ...(first < model.config.vocabSize ? { reuse: first } : {}) });
+  const rows = start.initial;
+  start.dispose();
+  const initial = { ids, input: rows.input, output: rows.output };
+  const reference = new RowOverlay(model, initial);
+  return new FlaggedModel(model, facts.token ?? "<rf>", init, initial, reference, facts.calibration ?? null);
+}
+
+function fillAdapter(adapter: Adapter, data: AdapterData, rows: RowValues): void {
+  for (const name of adapter.config.targets) {
+    const { a, b } = adapter.lora(name) ?? {};
+    const values = data.lora.get(name);
+    if (a && b && values) {
+      a.write(values.a);
+      b.write(values.b);
+    }
+  }
+  adapter.rows.input.write(rows.input);
+  if (adapter.rows.output !== adapter.rows.input) adapter.rows.output.write(rows.output);
+}
+
+/** Weights spread over the first linear layer. */
+async function probe(model: Model): Promise<number[]> {
+  const [first = ""] = linearLayers(model.config);
+  const values = await model.weight(`${first}.weight`).read();
+  return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
+}
+
+async function expectBase(model: Model, { base = [], vocabSize }: Partial<Facts>, file: string): Promise<void> {
+  if (vocabSize !== model.config.vocabSize) {
+    throw new FormatError(
+      file,
+      `is for another base: its vocabulary has ${vocabSize} tokens, this model's ${model.config.vocabSize}`,
+    );
+  }
+  const found = await probe(model);
+  const square = (values: readonly number[]) => values.reduce((sum, value) => sum + value * value, 0);
+  const distance = Math.sqrt(square(found.map((value, i) => value - (base[i] ?? 0))) / square(base));
+  if (!(distance <= PROBE_DISTANCE)) {
+    throw new FormatError(file, "is for another base: the weights that it was trained over are not this model's");
+  }
+}

@@ -1,0 +1,156 @@
+import type { Example } from "../formats/jsonl.js";
+import { linearLayers } from "../model/config.js";
+import { Random } from "../random.js";
+import { type TrainStep, train } from "../train/trainer.js";
+import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
+import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
+import { saveRedFlag } from "./store.js";
+import type { FlaggedModel } from "./vocab.js";
+
+/** What training may be told; `RED_FLAG_DEFAULTS` has the values where it is not. */
+export interface RedFlagHyperparameters {
+  readonly steps: number;
+  /** Highest learning rate. */
+  readonly lr: number;
+  /** Steps of linear warm-up, or below 1 their share of all steps. */
+  readonly warmup: number;
+  readonly decay: "cosine" | "constant";
+  readonly weightDecay: number;
+  /** Most gradient norm. */
+  readonly clip: number;
+  /** Batches a step. */
+  readonly accumulate: number;
+  /** Harmful, and benign, conversations a batch. */
+  readonly harmfulBatch: number;
+  readonly benignBatch: number;
+  /** Low-rank additions: their rank, and alpha / rank their scale. */
+  readonly rank: number;
+  readonly alpha: number;
+  /** Names of linear layers without their number (`q`, `output`, …), or `all`. */
+  readonly targets: "all" | readonly string[];
+  /** Weights and forms of the three terms. */
+  readonly loss: FlagLossOptions;
+  /** k where an example has no `onset`: the least offset of the flag in the response. */
+  readonly minOffset: number;
+  /** Most tokens of a response. */
+  readonly maxResponse: number;
+  /** Of everything random. */
+  readonly seed: number;
+}
+
+export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
+  steps: 200,
+  lr: 2e-4,
+  warmup: 0.03,
+  decay: "cosine",
+  weightDecay: 0,
+  clip: 1,
+  accumulate: 1,
+  harmfulBatch: 4,
+  benignBatch: 4,
+  rank: 64,
+  alpha: 16,
+  targets: "all",
+  loss: FLAG_LOSS,
+  minOffset: 0,
+  maxResponse: 512,
+  seed: 0,
+};
+
+/** Data and hyperparameters of a run. */
+export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss">> {
+  readonly harmful: readonly Example[];
+  readonly benign: readonly Example[];
+  readonly loss?: Partial<FlagLossOptions>;
+  /** Called after every step. */
+  readonly onStep?: (step: TrainStep) => void;
+  /** Ends the run between two steps; what was learned so far stays. */
+  readonly signal?: AbortSignal;
+}
+
+/** A run that has ended. */
+export interface RedFlagRun {
+  readonly flagged: FlaggedModel;
+  readonly steps: readonly TrainStep[];
+  /** Examples that could not be used. */
+  readonly leftOut: { readonly harmful: number; readonly benign: number };
+  /** Writes the adapter as a PEFT folder, beside and then renamed. Node only. */
+  save(path: string): Promise<void>;
+}
+
+/**
+ * Trains the flag: low-rank additions to the linear layers and the one row, everything else frozen.
+ * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used
+ */
+export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
+  const { harmful, benign, onStep, signal, ...given } = training;
+  const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
+  checkHyperparameters(hyper);
+  const { model } = flagged;
+  if (!model.tokenizer) throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
+  const options = { ...hyper, contextLength: model.config.contextLength };
+  const usable = {
+    harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
+    benign: usableSequences(model.tokenizer, benign, "benign", options),
+  };
+  expectUsable("harmful", usable.harmful, hyper.harmfulBatch);
+  expectUsable("benign", usable.benign, hyper.benignBatch);
+
+  const targets = targetLayers(flagged, hyper.targets);
+  const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
+  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const random = new Random(hyper.seed + 1);
+  const nextBatch = flagBatches(usable.harmful.sequences, usable.benign.sequences, sizes, random);
+  const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
+
+  const steps: TrainStep[] = [];
+  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), nextBatch, {
+    ...hyper,
+    warmup,
+    signal,
+  })) {
+    steps.push(step);
+    onStep?.(step);
+  }
+  return {
+    flagged,
+    steps,
+    leftOut: { harmful: usable.harmful.leftOut, benign: usable.benign.leftOut },
+    save: (path) => saveRedFlag(flagged, path),
+  };
+}
+
+/** Full names of the layers that `targets` names. */
+function targetLayers(flagged: FlaggedModel, targets: "all" | readonly string[]): string[] {
+  const layers = linearLayers(flagged.model.config);
+  if (targets === "all") return layers;
+  const kindOf = (name: string) => name.slice(name.lastIndexOf(".") + 1);
+  const kinds = new Set(layers.map(kindOf));
+  const unknown = targets.find((target) => !kinds.has(target));
+  if (unknown !== undefined) {
+    throw new RangeError(`targets: '${unknown}' is none of the model's layers: ${[...kinds].join(", ")}`);
+  }
+  return layers.filter((name) => targets.includes(kindOf(name)));
+}
+
+function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, batch: number): void {
+  if (batch > 0 && sequences.length === 0) {
+    throw new RangeError(`${kind}: none of the ${leftOut} examples has a prompt, a response and an onset within it`);
+  }
+}
+
+function checkHyperparameters(hyper: RedFlagHyperparameters): void {
+  const integers = { steps: 1, accumulate: 1, rank: 1, maxResponse: 1, harmfulBatch: 0, benignBatch: 0, minOffset: 0 };
+  for (const [name, least] of Object.entries(integers)) {
+    const value = hyper[name as keyof typeof integers];
+    if (!Number.isInteger(value) || value < least) {
+      throw new RangeError(`${name} must be an integer from ${least}, got ${value}`);
+    }
+  }
+  const numbers = { lr: hyper.lr, warmup: hyper.warmup, weightDecay: hyper.weightDecay, clip: hyper.clip };
+  const weights = { ce: hyper.loss.ce, post: hyper.loss.post, benign: hyper.loss.benign };
+  for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {
+    if (!(value >= 0)) throw new RangeError(`${name} must be a number from 0, got ${value}`);
+  }
+  if (hyper.harmfulBatch + hyper.benignBatch === 0) throw new RangeError("a batch must hold at least one example");
+}

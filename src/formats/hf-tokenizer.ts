@@ -1,0 +1,200 @@
+import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
+import { FormatError, UnsupportedError } from "../errors.js";
+import { decodeIds, expectId, type Tokenizer } from "../tokenizer.js";
+import { byteCharacters } from "./byte-level.js";
+import { Fields, isObject, messageOf } from "./json.js";
+
+type Json = Record<string, unknown>;
+
+interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  readonly special: boolean;
+}
+
+/**
+ * A tokenizer from the objects in `tokenizer.json` and `tokenizer_config.json` (`{}` where there is none).
+ * `file` is what messages name. Throws FormatError where the first is malformed, UnsupportedError where its model
+ * is neither BPE nor Unigram.
+ *
+ * Encoding uses Hugging Face's library. Decoding goes by the bytes of each token, so that streaming is exact: text
+ * comes out as the model wrote it, without the library's clean-up of spaces before punctuation.
+ */
+export function huggingFaceTokenizer(tokenizerJson: Json, tokenizerConfig: Json, file: string): Tokenizer {
+  const added = readAddedTokens(tokenizerJson, file);
+  const vocabulary = readVocabulary(tokenizerJson, file);
+  const specials = added.filter((token) => token.special);
+  const library = makeLibrary(withoutSpecials(tokenizerJson, specials), tokenizerConfig, file);
+
+  const vocabSize =
+    1 + [...vocabulary.values(), ...added.map((token) => token.id)].reduce((a, b) => Math.max(a, b), -1);
+  const toBytes = pieceDecoder(tokenizerJson);
+  const tokenBytes = new Map<number, Uint8Array>();
+  for (const [piece, id] of vocabulary) tokenBytes.set(id, toBytes(piece));
+  for (const { id, content, special } of added) {
+    tokenBytes.set(id, new TextEncoder().encode(special ? "" : content));
+  }
+
+  const tokenizer: Tokenizer = {
+    vocabSize,
+    bosId: findBos(tokenizerJson, tokenizerConfig, added),
+    prefixSpace: decodersOf(tokenizerJson).some(stripsPrefix),
+    encode(text) {
+      if (text === "") return [];
+      // Lone surrogates are no text; the placeholders of special tokens contain one.
+      const clean = new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(text));
+      return library.encode(clean, { add_special_tokens: false }).ids;
+    },
+    decode: (ids) => decodeIds(tokenizer, ids),
+    // Ids between the tokens, which padded vocabularies have, stand for nothing.
+    bytes: (id) => tokenBytes.get(expectId(id, vocabSize)) ?? new Uint8Array(0),
+    tokenId: (name) => added.find(({ content }) => content === name)?.id ?? vocabulary.get(name),
+  };
+  return tokenizer;
+}
+
+function readAddedTokens(json: Json, file: string): AddedToken[] {
+  const list = json.added_tokens ?? [];
+  if (!Array.isArray(list)) throw new FormatError(file, "'added_tokens' must be a list");
+  return list.map((item, i) => {
+    if (!isObject(item)) throw new FormatError(file, `'added_tokens.${i}' must be an object`);
+    const fields = new Fields(file, item, `added_tokens.${i}.`);
+    return {
+      id: fields.integer("id", { least: 0 }),
+      content: fields.string("content"),
+      special: fields.boolean("special", false),
+    };
+  });
+}
+
+/** The model's own vocabulary: an object for BPE and WordPiece, pairs of piece and score for Unigram. */
+function readVocabulary(json: Json, file: string): Map<string, number> {
+  const model = new Fields(file, json).object("model");
+  if (!model) throw new FormatError(file, "'model' is missing");
+  const vocab = model.get("vocab");
+  if (!Array.isArray(vocab) && !isObject(vocab)) return model.fail("vocab", "must be an object or a list");
+  const entries: [unknown, unknown][] = Array.isArray(vocab)
+    ? vocab.map((item, id) => [Array.isArray(item) ? item[0] : undefined, id])
+    : Object.entries(vocab);
+  const result = new Map<string, number>();
+  for (const [piece, id] of entries) {
+    if (
+      typeof piece !== "string" ||
+      typeof id !== "number" ||
+      !Number.isInteger(id) ||
+      id < 0 ||
+      id >= 2 ** 31
+    ) {
+      return model.fail(
+        "vocab",
+        `has an entry that is not a piece with an id: ${JSON.stringify([piece, id])}`,
+      );
+    }
+    result.set(piece, id);
+  }
+  return result;
+}
+
+/**
+ * A copy in which no text can become a special token: it is no longer looked for in the text, no merge makes it,
+ * and its name in the vocabulary has a lone surrogate, which no text has. Nothing is added around the text either.
+ */
+function withoutSpecials(json: Json, specials: readonly AddedToken[]): Json {
+  const names = new Set(specials.map((token) => token.content));
+  const rename = (piece: string) => (names.has(piece) ? `\uD800${piece}` : piece);
+  const { vocab, merges, ...model } = json.model as Json;
+  const added = (json.added_tokens ?? []) as AddedToken[];
+  return {
+    ...json,
+    normalizer: json.normalizer ?? null,
+    pre_tokenizer: json.pre_tokenizer ?? null,
+    decoder: json.decoder ?? null,
+    post_processor: null,
+    added_tokens: added.filter((token) => !names.has(token.content)),
+    model: {
+      ...model,
+      vocab: Array.isArray(vocab)
+        ? vocab.map(([piece, ...rest]: [string, ...unknown[]]) => [rename(piece), ...rest])
+        : Object.fromEntries(Object.entries(vocab as Json).map(([piece, id]) => [rename(piece), id])),
+      // Characters without a token still need the unknown token.
+      ...(typeof model.unk_token === "string" && { unk_token: rename(model.unk_token) }),
+      ...(Array.isArray(merges) && { merges: merges.filter((merge) => !names.has(mergeResult(merge))) }),
+    },
+  };
+}
+
+function mergeResult(merge: unknown): string {
+  return Array.isArray(merge) ? merge.join("") : String(merge).replace(" ", "");
+}
+
+function makeLibrary(json: Json, config: Json, file: string): LibraryTokenizer {
+  const model = json.model as Json;
+  // Files older than the field are BPE.
+  const type = model.type ?? ("merges" in model ? "BPE" : "Unigram");
+  if (type !== "BPE" && type !== "Unigram") throw new UnsupportedError(`${file}: 'model.type' of '${type}'`);
+  try {
+    return new LibraryTokenizer(json, { ...config, additional_special_tokens: [] });
+  } catch (cause) {
+    throw new FormatError(file, `does not load as a tokenizer: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** The decoders in order, a sequence taken apart. */
+function decodersOf(json: Json): Json[] {
+  const decoder = json.decoder;
+  if (!isObject(decoder)) return [];
+  const parts = decoder.type === "Sequence" ? decoder.decoders : [decoder];
+  return Array.isArray(parts) ? parts.filter(isObject) : [];
+}
+
+/** Whether a decoder takes the first space of a text away, which the encoder had put there. */
+function stripsPrefix(decoder: Json): boolean {
+  if (decoder.type === "Strip") return decoder.content === " " && Number(decoder.start) > 0;
+  if (decoder.type !== "Metaspace") return false;
+  return decoder.add_prefix_space !== false && decoder.prepend_scheme !== "never";
+}
+
+/** From a piece of the vocabulary to the bytes that it stands for. */
+function pieceDecoder(json: Json): (piece: string) => Uint8Array {
+  const decoders = decodersOf(json);
+  const encoder = new TextEncoder();
+  if (decoders.some((decoder) => decoder.type === "ByteLevel")) {
+    const byteOf = new Map(byteCharacters().map((character, byte) => [character, byte]));
+    return (piece) => {
+      const bytes = Array.from(piece, (character) => byteOf.get(character));
+      // The library drops such a piece's characters; they can only be meant literally.
+      return bytes.every((byte) => byte !== undefined) ? Uint8Array.from(bytes) : encoder.encode(piece);
+    };
+  }
+  const replacements = decoders.flatMap((decoder): [string, string][] => {
+    if (decoder.type === "Metaspace") return [[String(decoder.replacement ?? "▁"), " "]];
+    const pattern = isObject(decoder.pattern) ? decoder.pattern.String : undefined;
+    const isReplace = decoder.type === "Replace" && typeof pattern === "string";
+    return isReplace ? [[pattern, String(decoder.content)]] : [];
+  });
+  const hasBytes = decoders.some((decoder) => decoder.type === "ByteFallback");
+  return (piece) => {
+    const byte = hasBytes ? /^<0x([0-9A-Fa-f]{2})>$/.exec(piece)?.[1] : undefined;
+    if (byte !== undefined) return Uint8Array.of(Number.parseInt(byte, 16));
+    return encoder.encode(replacements.reduce((text, [from, to]) => text.replaceAll(from, to), piece));
+  };
+}
+
+/** The token that Hugging Face puts before a text, if any: `add_bos_token` decides, else the post-processor. */
+function findBos(json: Json, config: Json, added: readonly AddedToken[]): number | null {
+  if (config.add_bos_token === false) return null;
+  if (config.add_bos_token === true) {
+    const token = config.bos_token;
+    const content = isObject(token) ? token.content : token;
+    return added.find((item) => item.content === content)?.id ?? null;
+  }
+  const post = json.post_processor;
+  const parts = isObject(post) && post.type === "Sequence" ? post.processors : [post];
+  for (const part of Array.isArray(parts) ? parts.filter(isObject) : []) {
+    if (part.type !== "TemplateProcessing" || !Array.isArray(part.single)) continue;
+    const [first] = part.single.filter(isObject);
+    const special = first?.SpecialToken;
+    if (isObject(special)) return added.find((item) => item.content === special.id)?.id ?? null;
+  }
+  return null;
+}

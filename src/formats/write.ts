@@ -1,0 +1,132 @@
+import { FormatError } from "../errors.js";
+import { messageOf } from "./json.js";
+
+/** What a file is to hold; chunks are written as they come. */
+export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+/**
+ * Writes a file beside its place and renames it, so that a full disk or a crash leaves nothing half-written and an
+ * older file unharmed. A device or a pipe is written directly. Node only.
+ * Throws FormatError naming the file where the system refuses; what `content` throws is passed on.
+ */
+export async function replaceFile(path: string, content: FileContent): Promise<void> {
+  const fs = await import("node:fs/promises");
+  const found = await describeTarget(path);
+  if (found === "folder") throw new FormatError(path, "cannot be written: it is a folder");
+  // Renaming onto /dev/stdout or a named pipe would replace the device by a plain file.
+  if (found === "device") return writeTo(path, path, content, false);
+
+  const partial = `${path}.partial-${process.pid}`;
+  try {
+    await writeTo(partial, path, content, true);
+    await attempt(path, () => fs.rename(partial, path));
+  } catch (error) {
+    await fs.rm(partial, { force: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/**
+ * Writes a folder: all files first, into a folder beside its place, then one rename. Where the folder exists
+ * already its files of these names are replaced by renames once all are written, and the others stay. Node only.
+ * Throws FormatError naming the file where the system refuses; what a content throws is passed on.
+ */
+export async function writeFolder(path: string, files: ReadonlyMap<string, FileContent>): Promise<void> {
+  const fs = await import("node:fs/promises");
+  const { dirname, join, resolve } = await import("node:path");
+  const target = resolve(path);
+  const found = await describeTarget(target);
+  if (found === "file" || found === "device")
+    throw new FormatError(path, "cannot be written: it is not a folder");
+
+  const exists = found === "folder";
+  if (exists) await expectReplaceable(path, files.keys());
+  // Inside an existing folder, which may be a mount point: renames do not cross file systems.
+  const partial = exists ? join(target, `.partial-${process.pid}`) : `${target}.partial-${process.pid}`;
+  try {
+    await attempt(path, async () => {
+      await fs.mkdir(dirname(partial), { recursive: true });
+      await fs.rm(partial, { recursive: true, force: true });
+      await fs.mkdir(partial);
+    });
+    for (const [name, content] of files) await writeTo(join(partial, name), join(path, name), content, true);
+    if (exists) {
+      for (const name of files.keys()) {
+        await attempt(join(path, name), () => fs.rename(join(partial, name), join(target, name)));
+      }
+      await fs.rmdir(partial);
+    } else {
+      await attempt(path, () => fs.rename(partial, target));
+    }
+  } catch (error) {
+    await fs.rm(partial, { recursive: true, force: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/** Throws before anything is written where one of the names is a folder: renames would fail halfway. */
+async function expectReplaceable(folder: string, names: Iterable<string>): Promise<void> {
+  const { join } = await import("node:path");
+  for (const name of names) {
+    const path = join(folder, name);
+    if ((await describeTarget(path)) === "folder") {
+      throw new FormatError(path, "cannot be written: it is a folder");
+    }
+  }
+}
+
+async function describeTarget(path: string): Promise<"nothing" | "file" | "folder" | "device"> {
+  const { stat } = await import("node:fs/promises");
+  try {
+    const info = await stat(path);
+    return info.isDirectory() ? "folder" : info.isFile() ? "file" : "device";
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return "nothing";
+    throw writeError(path, error);
+  }
+}
+
+/** Writes all of `content` to `path`; errors name `shown`. */
+async function writeTo(path: string, shown: string, content: FileContent, sync: boolean): Promise<void> {
+  const { open } = await import("node:fs/promises");
+  const handle = await attempt(shown, () => open(path, "w"));
+  try {
+    for await (const chunk of chunksOf(content)) {
+      for (let done = 0; done < chunk.byteLength; ) {
+        const { bytesWritten } = await attempt(shown, () =>
+          handle.write(chunk, done, chunk.byteLength - done),
+        );
+        done += bytesWritten;
+      }
+    }
+    // A rename may reach the disk before the data that it points to.
+    if (sync) await attempt(shown, () => handle.sync());
+  } finally {
+    await handle.close();
+  }
+}
+
+function chunksOf(content: FileContent): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  if (typeof content === "string") return [new TextEncoder().encode(content)];
+  return content instanceof Uint8Array ? [content] : content;
+}
+
+async function attempt<T>(path: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw writeError(path, error);
+  }
+}
+
+function writeError(path: string, error: unknown): unknown {
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  // Node's message ends in ", write" or ", open '…'": the path that the user knows is in ours already.
+  const reason = messageOf(error).replace(/, \w+( '.*)?$/, "");
+  return new FormatError(path, `cannot be written: ${reason}`, { cause: error });
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}

@@ -1,0 +1,28 @@
+import type { Backend } from "../backend.js";
+import type { Random } from "../random.js";
+import { Parameters, sizeOf } from "../tensor.js";
+import type { Tokenizer } from "../tokenizer.js";
+import { type ModelConfig, weightShapes } from "./config.js";
+import { Model } from "./model.js";
+
+/** Standard deviation of fresh weights, as GPT-2 has it. */
+const STD = 0.02;
+
+/**
+ * A model with fresh weights: normal(0.02), those that write into the residual stream scaled by 1/√(2 · layers)
+ * (Radford et al. 2019), norms 1, biases 0.
+ */
+export function initialise(backend: Backend, config: ModelConfig, tokenizer: Tokenizer | null, random: Random): Model {
+  const weights = new Parameters(backend, weightShapes(config));
+  const residual = STD / Math.sqrt(2 * config.layers);
+  for (const [name, tensor] of weights.entries()) {
+    if (name.endsWith(".bias")) continue;
+    if (/norm\.weight$/.test(name)) {
+      tensor.write(new Float32Array(tensor.size).fill(1));
+      continue;
+    }
+    const std = /\.(output|down)\.weight$/.test(name) ? residual : STD;
+    tensor.write(Float32Array.from({ length: sizeOf(tensor.shape) }, () => std * random.normal()));
+  }
+  return new Model(config, weights, tokenizer);
+}

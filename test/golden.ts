@@ -1,0 +1,33 @@
+import { openFiles } from "../src/formats/files.js";
+import { openSafetensors } from "../src/formats/safetensors.js";
+
+/** Reads tensors of a safetensors file by name. */
+export async function readGolden(path: string) {
+  const files = await openFiles(path);
+  const file = await openSafetensors(await files.open(files.main ?? ""));
+  return {
+    names: [...file.tensors.keys()],
+    floats: (name: string) => file.read(name),
+    integers: async (name: string) => Array.from(await file.readIntegers(name), Number),
+    close: () => file.close(),
+  };
+}
+
+/** The largest difference of two rows of numbers of one length. */
+export function maxDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (found.length !== expected.length) throw new Error(`${found.length} values, expected ${expected.length}`);
+  let most = 0;
+  for (let i = 0; i < found.length; i++) {
+    const difference = Math.abs((found[i] as number) - (expected[i] as number));
+    // NaN must fail, whatever it is compared with.
+    most = difference <= most ? most : difference;
+  }
+  return most;
+}
+
+/** max|Δ| / max|g|: how gradients are compared. */
+export function relativeDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let largest = 0;
+  for (let i = 0; i < expected.length; i++) largest = Math.max(largest, Math.abs(expected[i] as number));
+  return maxDifference(found, expected) / largest;
+}

@@ -1,0 +1,8 @@
+import { createBackend } from "../src/backends/create.js";
+import { describeOps, describeSplits } from "./ops/suite.js";
+
+for (const wasm of ["baseline", "relaxed"] as const) {
+  const create = () => createBackend({ kind: "wasm", wasm });
+  describeOps(`wasm ${wasm}`, create);
+  describeSplits(`wasm ${wasm}`, create);
+}

@@ -1,0 +1,43 @@
+import { adamwCases } from "./adamw.js";
+import { addCases } from "./add.js";
+import { argmaxCases } from "./argmax.js";
+import { attentionCases } from "./attention.js";
+import type { OpCase } from "./case.js";
+import { columnsCases } from "./columns.js";
+import { crossEntropyCases } from "./cross-entropy.js";
+import { embeddingCases } from "./embedding.js";
+import { fillCases } from "./fill.js";
+import { geluCases } from "./gelu.js";
+import { klCases } from "./kl.js";
+import { layernormCases } from "./layernorm.js";
+import { matmulCases } from "./matmul.js";
+import { rmsnormCases } from "./rmsnorm.js";
+import { ropeCases } from "./rope.js";
+import { sliceCases } from "./slice.js";
+import { softmaxCases } from "./softmax.js";
+import { squaredNormCases } from "./squared-norm.js";
+import { swigluCases } from "./swiglu.js";
+import { viewCases } from "./view.js";
+
+/** The cases of every op, by the name that a benchmark prints. */
+export const cases: Readonly<Record<string, readonly OpCase[]>> = {
+  fill: fillCases,
+  add: addCases,
+  view: viewCases,
+  slice: sliceCases,
+  columns: columnsCases,
+  matmul: matmulCases,
+  attention: attentionCases,
+  softmax: softmaxCases,
+  rmsnorm: rmsnormCases,
+  layernorm: layernormCases,
+  rope: ropeCases,
+  swiglu: swigluCases,
+  gelu: geluCases,
+  embedding: embeddingCases,
+  cross_entropy: crossEntropyCases,
+  kl: klCases,
+  adamw: adamwCases,
+  squared_norm: squaredNormCases,
+  argmax: argmaxCases,
+};

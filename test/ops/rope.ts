@@ -1,0 +1,68 @@
+import { rope } from "../../src/ops/rope.js";
+import { type CaseOptions, frozen, Nd, type OpCase, opCase, trainable } from "./case.js";
+
+interface Shape {
+  readonly batch?: number;
+  readonly seq: number;
+  readonly heads?: number;
+  readonly dim: number;
+  readonly position?: number;
+  readonly interleaved?: boolean;
+}
+
+/** Turns every pair of a head as the complex number (a, b) by cos + i·sin. */
+function reference(
+  { x, cos, sin }: Record<"x" | "cos" | "sin", Nd>,
+  { position = 0, interleaved }: Shape,
+): Nd {
+  const [batch = 0, seq = 0, heads = 0, dim = 0] = x.shape;
+  const out = new Nd(x.shape);
+  for (let b = 0; b < batch; b++) {
+    for (let t = 0; t < seq; t++) {
+      for (let h = 0; h < heads; h++) {
+        for (let i = 0; i < dim / 2; i++) {
+          const [first, second] = interleaved ? [2 * i, 2 * i + 1] : [i, i + dim / 2];
+          const [re, im] = [x.at(b, t, h, first), x.at(b, t, h, second)];
+          const [c, s] = [cos.at(position + t, i), sin.at(position + t, i)];
+          out.set(re * c - im * s, b, t, h, first);
+          out.set(re * s + im * c, b, t, h, second);
+        }
+      }
+    }
+  }
+  return out;
+}
+
+function ropeCase(shape: Shape, extra: CaseOptions = {}): OpCase {
+  const { batch = 1, seq, heads = 1, dim, position = 0, interleaved = false } = shape;
+  const angles = new Nd([position + seq + 1, dim / 2]).map((_, i) => {
+    const [at, pair] = [Math.floor(i / (dim / 2)), i % (dim / 2)];
+    return at * 10000 ** ((-2 * pair) / dim);
+  });
+  return opCase({
+    name: `(${batch}, ${seq}, ${heads}, ${dim}) from ${position}${interleaved ? ", interleaved" : ""}`,
+    inputs: (random) => ({
+      x: trainable(random.normal([batch, seq, heads, dim])),
+      cos: frozen(angles.map(Math.cos)),
+      sin: frozen(angles.map(Math.sin)),
+    }),
+    run: (tape, { x, cos, sin }) => rope(tape, x, cos, sin, { position, interleaved }),
+    reference: (x) => reference(x, shape),
+    ...extra,
+  });
+}
+
+export const ropeCases = [
+  ...[false, true].flatMap((interleaved) => [
+    ropeCase({ seq: 1, dim: 2, interleaved }),
+    ropeCase({ seq: 3, dim: 6, heads: 2, interleaved }),
+    ropeCase({ seq: 5, dim: 8, heads: 3, batch: 2, interleaved }),
+    ropeCase({ seq: 2, dim: 14, position: 37, batch: 2, interleaved }),
+    ropeCase({ seq: 17, dim: 64, heads: 2, position: 5, interleaved }),
+    ropeCase({ seq: 1, dim: 64, heads: 5, position: 999, interleaved }),
+  ]),
+  ropeCase(
+    { seq: 256, heads: 8, dim: 64 },
+    { samples: 0, bench: { shape: [1, 256, 8, 64], bytes: 256 * 8 * 64 * 8, backward: 2.5 } },
+  ),
+];

@@ -1,0 +1,67 @@
+import { swiglu } from "../../src/ops/swiglu.js";
+import { frozen, Nd, opCase, trainable } from "./case.js";
+
+function reference({ gate, up }: { gate: Nd; up: Nd }): Nd {
+  return gate.map((g, i) => (g / (1 + Math.exp(-g))) * up.flat(i));
+}
+
+const sizes = [1, 3, 4, 17, 257].map((n) =>
+  opCase({
+    name: `${n} values`,
+    inputs: (random) => ({ gate: trainable(random.normal([n], 3)), up: trainable(random.normal([n])) }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+  }),
+);
+
+export const swigluCases = [
+  ...sizes,
+  opCase({
+    name: "gates from -100 to 100",
+    inputs: (random) => ({
+      gate: trainable(new Nd([41]).map((_, i) => 5 * i - 100)),
+      up: trainable(random.normal([41])),
+    }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+    step: 1e-4,
+  }),
+  opCase({
+    name: "gates of ±1e4 and ±1e30",
+    inputs: (random) => ({
+      gate: trainable(new Nd([4], [-1e30, -1e4, 1e4, 1e30])),
+      up: trainable(random.normal([4])),
+    }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+    samples: 0,
+  }),
+  opCase({
+    name: "only up is trained",
+    inputs: (random) => ({ gate: frozen(random.normal([6])), up: trainable(random.normal([6])) }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+  }),
+  opCase({
+    name: "non-finite values",
+    // -Infinity · σ(-Infinity) is -Infinity · 0, which PyTorch's silu gives as NaN too.
+    inputs: () => ({
+      gate: frozen(new Nd([6], [Number.NaN, 1, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 2, 0])),
+      up: frozen(new Nd([6], [1, Number.NaN, 2, 3, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY])),
+    }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+    wasmOnly: true,
+  }),
+  opCase({
+    name: "bench",
+    inputs: (random) => ({
+      gate: trainable(random.normal([512, 1024])),
+      up: trainable(random.normal([512, 1024])),
+    }),
+    run: (tape, { gate, up }) => swiglu(tape, gate, up),
+    reference,
+    samples: 0,
+    bench: { shape: [512, 1024], bytes: 512 * 1024 * 12, backward: 3 },
+  }),
+];
