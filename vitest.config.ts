@@ -1,7 +1,17 @@
 import { defineConfig } from "vitest/config";
 
+/** Workers can't load TypeScript, so they run what `npm run build` made of it. */
+const builtWorker = {
+  name: "built-worker",
+  transform(code: string, id: string) {
+    if (!id.endsWith("/src/backends/wasm/threads.ts")) return undefined;
+    return code.replace('"./worker.js"', '"../../../dist/backends/wasm/worker.js"');
+  },
+};
+
 /** `vitest run --project webgpu` runs the GPU's tests alone, `--project cpu` all others. */
 export default defineConfig({
+  plugins: [builtWorker],
   test: {
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -33,6 +33,20 @@ function maskRow(row: usize, first: i32, last: i32, value: f32): void {
   for (let j = max(0, last); j < KEYS; j++) store<f32>(row + (<usize>j << 2), value);
 }
 
+/** The largest score of a row of the tile, in four chains, since one would wait for each comparison. */
+// @ts-ignore: decorator
+@inline
+function tileMax(row: usize): f32 {
+  let a = v128.load(row), b = v128.load(row, 16), c = v128.load(row, 32), d = v128.load(row, 48);
+  for (let j: usize = 64; j < TILE_ROW; j += 64) {
+    a = larger4(a, v128.load(row + j));
+    b = larger4(b, v128.load(row + j, 16));
+    c = larger4(c, v128.load(row + j, 32));
+    d = larger4(d, v128.load(row + j, 48));
+  }
+  return max4(larger4(larger4(a, b), larger4(c, d)));
+}
+
 // @ts-ignore: decorator
 @inline
 function scaleRow(p: usize, n: i32, factor: f32): void {
@@ -57,9 +71,7 @@ function scaleRow(p: usize, n: i32, factor: f32): void {
 function softmaxRow(row: usize, stat: usize, out: usize, head_dim: i32, first: i32, last: i32): void {
   if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
   const before = load<f32>(stat);
-  let m4 = splat(before);
-  for (let j: usize = 0; j < TILE_ROW; j += 16) m4 = larger4(m4, v128.load(row + j));
-  const m = max4(m4);
+  const m = max(before, tileMax(row));
   const shift = splat(m);
   let sum = splat(0);
   for (let j: usize = 0; j < TILE_ROW; j += 16) {
@@ -101,9 +113,7 @@ function attendRow(
       store<f32>(scratch + (<usize>c << 2), s * scale);
     }
     maskRow(scratch, 0, keys, -Infinity);
-    let m4 = splat(m);
-    for (let i: usize = 0; i < TILE_ROW; i += 16) m4 = larger4(m4, v128.load(scratch + i));
-    const next = max4(m4);
+    const next = max(m, tileMax(scratch));
     let e4 = splat(0);
     for (let i: usize = 0; i < TILE_ROW; i += 16) {
       const e = expTerm4(f32x4.sub(v128.load(scratch + i), splat(next)));

@@ -6,7 +6,7 @@ struct Params { rows: u32, cols: u32 }
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;
 
-const LANES = 256u;
+const LANES = 128u;
 // (key, column); a lane that saw no column has the column `cols`.
 var<workgroup> bests: array<vec2u, LANES>;
 
@@ -39,9 +39,14 @@ fn main(
     if (best.y == params.cols || key > best.x) { best = vec2u(key, c); }
   }
   bests[lane] = best;
-  for (var step = LANES / 2u; step > 0u; step /= 2u) {
-    workgroupBarrier();
-    if (lane < step) { bests[lane] = better(bests[lane], bests[lane + step]); }
+  workgroupBarrier();
+  if (lane < 16u) {
+    for (var i = lane + 16u; i < LANES; i += 16u) { best = better(best, bests[i]); }
+    bests[lane] = best;
   }
-  if (lane == 0u) { out[row] = bests[0].y; }
+  workgroupBarrier();
+  if (lane == 0u) {
+    for (var i = 1u; i < 16u; i++) { best = better(best, bests[i]); }
+    out[row] = best.y;
+  }
 }

@@ -2,10 +2,10 @@
 // k, v: (batch, kv_rows, kv_heads, head_dim), of which the first kv_len rows are used. window: keys seen, the
 // position's own included; 0 for all. stats (batch, heads, q_len, 2): log-sum-exp, and room for the backward.
 //
-// A workgroup takes TILE queries of a head over tiles of as many keys, with the running softmax of Milakov and
-// Gimelshein (2018). The head goes through workgroup memory in chunks of 32 numbers, so that its length is not
-// bounded by it. Thread (x, y) has the queries y + 8i as the lanes i of a vector: their scores with the keys
-// x + 8j, and of their output the numbers 4x to 4x + 3 of every chunk.
+// A workgroup takes TILE queries of a head over tiles of as many keys, with the running softmax of Milakov
+// and Gimelshein (2018). The head goes through workgroup memory in chunks of 32 numbers, so that its length
+// is not bounded by it. Thread (x, y) has the queries y + 8i as the lanes i of a vector: their scores with
+// the keys x + 8j, and of their output the numbers 4x to 4x + 3 of every chunk.
 
 struct Params {
   batch: u32,
@@ -87,21 +87,24 @@ fn main(
   var maximum = vec4f(LOWEST);
   var total = vec4f(0.0);
   for (var first_key = begin / TILE * TILE; first_key < end; first_key += TILE) {
-    // Scores: of keys x, x + 8, x + 16, x + 24 a vector over queries.
+    // Of each of the keys x + 8j a vector over queries. On SwiftShader a variable without an initial value is
+    // zero only the first time round.
     var scores = array<vec4f, 4>();
     for (var chunk = 0u; chunk < chunks; chunk++) {
-      for (var i = lane; i < TILE * 8u; i += 64u) {
-        let row = i / 8u;
-        let d = chunk * CHUNK + i % 8u * 4u;
+      let width = min(8u, vectors - chunk * 8u);
+      for (var i = lane; i < TILE * width; i += 64u) {
+        let row = i / width;
+        let at = row * PITCH + i % width;
+        let d = chunk * CHUNK + i % width * 4u;
         let query = min(first_query + row, params.q_len - 1u);
         let key = min(first_key + row, params.kv_len - 1u);
-        queries[row * PITCH + i % 8u] = load_q(
+        queries[at] = load_q(
           ((batch * params.q_len + query) * params.heads + head) * params.head_dim, d);
-        keys[row * PITCH + i % 8u] = load_k(
+        keys[at] = load_k(
           ((batch * params.kv_rows + key) * params.kv_heads + kv_head) * params.head_dim, d);
       }
       workgroupBarrier();
-      for (var d = 0u; d < min(8u, vectors - chunk * 8u); d++) {
+      for (var d = 0u; d < width; d++) {
         let q0 = queries[y * PITCH + d];
         let q1 = queries[(y + 8u) * PITCH + d];
         let q2 = queries[(y + 16u) * PITCH + d];
@@ -133,19 +136,22 @@ fn main(
     total *= correction;
 
     for (var chunk = 0u; chunk < chunks; chunk++) {
-      for (var i = lane; i < TILE * 8u; i += 64u) {
-        let row = i / 8u;
+      let width = min(8u, vectors - chunk * 8u);
+      for (var i = lane; i < TILE * width; i += 64u) {
+        let row = i / width;
         let key = min(first_key + row, params.kv_len - 1u);
-        keys[row * PITCH + i % 8u] = load_v(
+        keys[row * PITCH + i % width] = load_v(
           ((batch * params.kv_rows + key) * params.kv_heads + kv_head) * params.head_dim,
-          chunk * CHUNK + i % 8u * 4u);
+          chunk * CHUNK + i % width * 4u);
       }
       workgroupBarrier();
       var sum0 = sums[chunk * 4u] * correction.x;
       var sum1 = sums[chunk * 4u + 1u] * correction.y;
       var sum2 = sums[chunk * 4u + 2u] * correction.z;
       var sum3 = sums[chunk * 4u + 3u] * correction.w;
-      for (var j = 0u; j < min(TILE, end - first_key); j++) {
+      // Threads past the end of the head have nothing to add.
+      let count = select(0u, min(TILE, end - first_key), x < width);
+      for (var j = 0u; j < count; j++) {
         let weight = weights[j * PITCH + y];
         let value = keys[j * PITCH + x];
         sum0 += weight.x * value;

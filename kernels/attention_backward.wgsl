@@ -1,10 +1,11 @@
-// Adds the gradients of q, k and v, recomputing each tile's softmax from the log-sum-exp (FlashAttention-2, Dao
-// 2023). Operands and `stats` as attention.wgsl and attention_delta.wgsl left them; grid.y: batch.
+// Adds the gradients of q, k and v, recomputing each tile's softmax from the log-sum-exp (FlashAttention-2,
+// Dao 2023). Operands and `stats` as attention.wgsl and attention_delta.wgsl left them; grid.y: batch.
 //
-// The first workgroups, TILE keys of a kv head each, add dk and dv over the tiles of queries of all heads that
-// read it; the others, TILE queries of a head each, add dq over the tiles of keys. So every number has one owner
-// and one order of its sum. Both compute a tile of scores with what they own as its rows and the others as its
-// columns. Thread (x, y) has the rows y + 8i as the lanes i of a vector, with the columns x + 8j.
+// The first workgroups, TILE keys of a kv head each, add dk and dv over the tiles of queries of all heads
+// that read it; the others, TILE queries of a head each, add dq over the tiles of keys. So every number has
+// one owner and one order of its sum. Both compute a tile of scores with what they own as its rows and the
+// others as its columns. Thread (x, y) has the rows y + 8i as the lanes i of a vector, with the columns x +
+// 8j.
 
 struct Params {
   batch: u32,
@@ -68,22 +69,24 @@ fn load4(what: u32, batch: u32, head: u32, row: u32, d: u32) -> vec4f {
   return select(vec4f(0.0), loaded, vec4u(d, d + 1u, d + 2u, d + 3u) < vec4u(params.head_dim));
 }
 
-// Products of TILE rows with TILE columns over the head: of each of a thread's columns a vector over its rows.
+// Products of TILE rows with TILE columns over the head: of each of a thread's columns a vector over its
+// rows.
 fn products(
   row_what: u32, col_what: u32, batch: u32, head: u32, first_row: u32, first_col: u32, lane: u32,
 ) -> array<vec4f, 4> {
   let x = lane % 8u;
   let y = lane / 8u;
-  var result: array<vec4f, 4>;
+  var result = array<vec4f, 4>();
   for (var chunk = 0u; chunk < params.head_dim; chunk += CHUNK) {
-    for (var i = lane; i < TILE * 8u; i += 64u) {
-      let at = i / 8u * PITCH + i % 8u;
-      let d = chunk + i % 8u * 4u;
-      rows[at] = load4(row_what, batch, head, first_row + i / 8u, d);
-      cols[at] = load4(col_what, batch, head, first_col + i / 8u, d);
+    let width = min(8u, (params.head_dim - chunk + 3u) / 4u);
+    for (var i = lane; i < TILE * width; i += 64u) {
+      let at = i / width * PITCH + i % width;
+      let d = chunk + i % width * 4u;
+      rows[at] = load4(row_what, batch, head, first_row + i / width, d);
+      cols[at] = load4(col_what, batch, head, first_col + i / width, d);
     }
     workgroupBarrier();
-    for (var d = 0u; d < min(8u, (params.head_dim - chunk + 3u) / 4u); d++) {
+    for (var d = 0u; d < width; d++) {
       let r0 = rows[y * PITCH + d];
       let r1 = rows[(y + 8u) * PITCH + d];
       let r2 = rows[(y + 16u) * PITCH + d];
@@ -100,7 +103,8 @@ fn products(
 
 // to[row] += Σ factor[row, col] · what[col]: a thread adds the numbers 4x to 4x + 3 of every chunk.
 fn add_sums(
-  to: u32, what: u32, batch: u32, head: u32, first_row: u32, first_col: u32, factor: array<vec4f, 4>, lane: u32,
+  to: u32, what: u32, batch: u32, head: u32, first_row: u32, first_col: u32, factor: array<vec4f, 4>,
+  lane: u32,
 ) {
   let x = lane % 8u;
   let y = lane / 8u;
@@ -108,12 +112,17 @@ fn add_sums(
   let last_col = select(params.q_len, params.kv_len, to == Q);
   for (var j = 0u; j < 4u; j++) { factors[(x + 8u * j) * PITCH + y] = factor[j]; }
   for (var chunk = 0u; chunk < params.head_dim; chunk += CHUNK) {
-    for (var i = lane; i < TILE * 8u; i += 64u) {
-      cols[i / 8u * PITCH + i % 8u] = load4(what, batch, head, first_col + i / 8u, chunk + i % 8u * 4u);
+    let width = min(8u, (params.head_dim - chunk + 3u) / 4u);
+    for (var i = lane; i < TILE * width; i += 64u) {
+      let d = chunk + i % width * 4u;
+      cols[i / width * PITCH + i % width] = load4(what, batch, head, first_col + i / width, d);
     }
     workgroupBarrier();
+    // On SwiftShader a variable without an initial value is zero only the first time round a loop.
     var sums = array<vec4f, 4>();
-    for (var j = 0u; j < min(TILE, last_col - first_col); j++) {
+    // Threads past the end of the head have nothing to add.
+    let count = select(0u, min(TILE, last_col - first_col), x < width);
+    for (var j = 0u; j < count; j++) {
       let f = factors[j * PITCH + y];
       let c = cols[j * PITCH + x];
       sums[0] += f.x * c;

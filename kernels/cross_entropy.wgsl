@@ -12,27 +12,38 @@ struct Params { rows: u32, cols: u32 }
 
 // No number is less; WGSL cannot write -Infinity.
 const LOWEST = -3.4028234e38;
-const LANES = 256u;
+const LANES = 128u;
 var<workgroup> partial: array<f32, LANES>;
+var<workgroup> joined: array<f32, 16>;
 
 // The largest of the workgroup.
 fn row_max(lane: u32, value: f32) -> f32 {
   partial[lane] = value;
-  for (var step = LANES / 2u; step > 0u; step /= 2u) {
-    workgroupBarrier();
-    if (lane < step) { partial[lane] = max(partial[lane], partial[lane + step]); }
+  workgroupBarrier();
+  if (lane < 16u) {
+    var result = partial[lane];
+    for (var i = lane + 16u; i < LANES; i += 16u) { result = max(result, partial[i]); }
+    joined[lane] = result;
   }
-  return workgroupUniformLoad(&partial[0]);
+  workgroupBarrier();
+  var result = joined[0];
+  for (var i = 1u; i < 16u; i++) { result = max(result, joined[i]); }
+  return result;
 }
 
-// The sum over the workgroup, always in the same order.
+// The sum over the workgroup, always in the same order; two steps need fewer barriers than a binary tree.
 fn row_sum(lane: u32, value: f32) -> f32 {
   partial[lane] = value;
-  for (var step = LANES / 2u; step > 0u; step /= 2u) {
-    workgroupBarrier();
-    if (lane < step) { partial[lane] += partial[lane + step]; }
+  workgroupBarrier();
+  if (lane < 16u) {
+    var result = partial[lane];
+    for (var i = lane + 16u; i < LANES; i += 16u) { result += partial[i]; }
+    joined[lane] = result;
   }
-  return workgroupUniformLoad(&partial[0]);
+  workgroupBarrier();
+  var result = joined[0];
+  for (var i = 1u; i < 16u; i++) { result += joined[i]; }
+  return result;
 }
 
 @compute @workgroup_size(LANES)

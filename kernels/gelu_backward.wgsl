@@ -12,7 +12,8 @@ struct Params { n: u32, erf: u32 }
 const TANH_A = 1.5957691216;
 const TANH_B = 0.0713548162726;
 
-// 1 / (1 + e^-x). Far below 0 it is exactly 0: there e^-x would overflow, and a driver may make anything of it.
+// 1 / (1 + e^-x). Far below 0 it is exactly 0: there e^-x would overflow, and a driver may make anything of
+// it.
 fn sigmoid(x: f32) -> f32 {
   return select(1.0 / (1.0 + exp(-max(x, -87.0))), 0.0, x < -87.0);
 }

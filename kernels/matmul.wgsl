@@ -1,10 +1,10 @@
 // out(m, n) = alpha · A(m, k) · B(k, n) + bias(n), or += without bias. Strides in elements choose the
 // transposition; a batch stride of 0 shares the operand. grid.z: batch.
 //
-// Products of more than THIN rows go by tiles of 64 × 64, of which a thread holds 4 × 4 in registers; 16 steps of
-// k of both operands lie in workgroup memory, as vectors of four rows of A and of four columns of B, so that a
-// step costs a thread two loads for 16 multiplications. Few rows against a transposed B, as in decoding, go by
-// dot products, since 64 rows of such a tile would be idle: 16 threads a column.
+// Products of more than THIN rows go by tiles of 64 × 64, of which a thread holds 4 × 4 in registers; 16
+// steps of k of both operands lie in workgroup memory, as vectors of four rows of A and of four columns of B,
+// so that a step costs a thread two loads for 16 multiplications. Few rows against a transposed B, as in
+// decoding, go by dot products, since 64 rows of such a tile would be idle: 16 threads a column.
 
 struct Params {
   batch: u32,
@@ -127,14 +127,13 @@ fn thin(group: vec3u, lane: u32) {
     sum += av * load_b(b_start, k, col);
   }
   partial[lane] = sum;
-  for (var step = 8u; step > 0u; step /= 2u) {
-    workgroupBarrier();
-    if (lane % 16u < step) { partial[lane] += partial[lane + step]; }
-  }
   workgroupBarrier();
-  // The first four of a column's threads store a row each.
+  // The first of a column's threads add up and store a row each.
   let row = lane % 16u;
-  if (row < THIN) { store(group.z, row, col, partial[lane - row][row]); }
+  if (row >= THIN) { return; }
+  var total = 0.0;
+  for (var i = lane - row; i < lane - row + 16u; i++) { total += partial[i][row]; }
+  store(group.z, row, col, total);
 }
 
 @compute @workgroup_size(256)

@@ -7,7 +7,8 @@ struct Params { n: u32 }
 @group(0) @binding(2) var<storage, read_write> up: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
-// 1 / (1 + e^-x). Far below 0 it is exactly 0: there e^-x would overflow, and a driver may make anything of it.
+// 1 / (1 + e^-x). Far below 0 it is exactly 0: there e^-x would overflow, and a driver may make anything of
+// it.
 fn sigmoid(x: f32) -> f32 {
   return select(1.0 / (1.0 + exp(-max(x, -87.0))), 0.0, x < -87.0);
 }

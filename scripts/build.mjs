@@ -11,8 +11,15 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const run = promisify(execFile);
 const onlyMissing = process.argv.includes("--missing");
 
-/** The builds of the kernels; `--use`d features are what `ASC_FEATURE_*` sees. */
-const BUILDS = { baseline: [], relaxed: ["--enable", "relaxed-simd"] };
+/** The builds of the kernels, and what the compiler is told for each. */
+const RELAXED = ["--enable", "relaxed-simd"];
+const SHARED = ["--enable", "threads", "--sharedMemory", "--maximumMemory", "65536"];
+const BUILDS = {
+  baseline: [],
+  relaxed: RELAXED,
+  "baseline-shared": SHARED,
+  "relaxed-shared": [...RELAXED, ...SHARED],
+};
 
 async function newest(folder) {
   const entries = await readdir(join(root, folder), { withFileTypes: true, recursive: true });
@@ -51,18 +58,16 @@ async function buildWasm() {
 }
 
 async function generate(name, content) {
-  await mkdir(join(root, "src/generated"), { recursive: true });
-  await writeFile(join(root, "src/generated", name), `// Made by scripts/build.mjs.\n${content}`);
+  const file = join(root, "src/generated", name);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, `// Made by scripts/build.mjs.\n${content}`);
 }
 
 async function inlineWasm() {
-  const entries = await Promise.all(
-    Object.keys(BUILDS).map(async (name) => {
-      const bytes = await readFile(join(root, "build", `${name}.wasm`));
-      return `  ${name}: "${bytes.toString("base64")}",\n`;
-    }),
-  );
-  await generate("wasm.ts", `/** The kernels, base64. */\nexport const wasm = {\n${entries.join("")}} as const;\n`);
+  for (const name of Object.keys(BUILDS)) {
+    const bytes = await readFile(join(root, "build", `${name}.wasm`));
+    await generate(`wasm/${name}.ts`, `/** The kernels, base64. */\nexport const wasm =\n  "${bytes.toString("base64")}";\n`);
+  }
 }
 
 async function inlineWgsl() {
@@ -86,7 +91,7 @@ async function buildDist() {
   await rename(fresh, join(root, "dist"));
 }
 
-if (await isStale("src/generated/wasm.ts", "assembly")) {
+if (await isStale("src/generated/wasm/relaxed-shared.ts", "assembly")) {
   await buildWasm();
   await inlineWasm();
 }

@@ -27,6 +27,8 @@ export interface Kernel<
   readonly range: (dims: Dims<D>) => number;
   /** Workgroups in x, y, z for the WGSL kernel. */
   readonly grid: (dims: Dims<D>) => readonly [x: number, y?: number, z?: number];
+  /** Floating-point operations of a call; a few for every element of its operands where it says nothing. */
+  readonly flops?: ((dims: Dims<D>) => number) | undefined;
 }
 
 /** Bytes of one block of a backend's memory. Binding offsets are multiples of 256. */
@@ -65,6 +67,7 @@ export function kernel<
   scalars?: readonly S[];
   range: (dims: Dims<D>) => number;
   grid: (dims: Dims<D>) => readonly [x: number, y?: number, z?: number];
+  flops?: (dims: Dims<D>) => number;
 }): Kernel<W, R, D, S> {
   return { ...spec, scalars: spec.scalars ?? [] };
 }

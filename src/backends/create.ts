@@ -6,8 +6,6 @@ import type { WasmOptions } from "./wasm/backend.js";
 export interface BackendOptions extends WasmOptions {
   /** `auto`: WebGPU where a page has an adapter, else wasm. Node's `auto` is wasm. */
   readonly kind?: "auto" | "wasm" | "webgpu";
-  /** Threads that share the work; 1 is what there is so far. */
-  readonly threads?: number;
   /** Let V8 pair 128-bit operations (Node). */
   readonly revectorize?: boolean;
 }
@@ -18,8 +16,8 @@ export interface BackendOptions extends WasmOptions {
  */
 export async function createBackend(options: BackendOptions = {}): Promise<Backend> {
   const kind = options.kind ?? "auto";
-  const threads = options.threads ?? 1;
-  if (!Number.isInteger(threads) || threads < 1) {
+  const { threads } = options;
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`threads must be a positive integer, got ${threads}`);
   }
   if (kind === "wasm") return createWasm(options);

@@ -32,6 +32,7 @@ interface Measurement {
 /** Where a measurement is taken. */
 interface Place {
   readonly backend: Backend;
+  readonly threads: number;
   /** Least milliseconds that a measurement runs. */
   readonly time: number;
 }
@@ -51,23 +52,25 @@ const SUITES: Readonly<Record<string, (place: Place) => AsyncGenerator<Measureme
 export function benchCommand(root: Command): Command {
   return root
     .command("bench")
-    .description("measure the engine on this machine")
-    .argument("[suites...]", `of ${Object.keys(SUITES).join(", ")}`, parseSuite, Object.keys(SUITES))
+    .description("measure the engine on this machine, on one thread unless --threads says more")
+    .argument("[suites...]", `of ${Object.keys(SUITES).join(", ")} (default: all)`, parseSuite)
     .option("--time <ms>", "least time a measurement runs", integer(1), 500)
     .action(run);
 }
 
-function parseSuite(name: string, before: string[]): string[] {
-  if (!(name in SUITES)) throw new InvalidArgumentError(`There are ${Object.keys(SUITES).join(", ")}.`);
-  return before.length === Object.keys(SUITES).length ? [name] : [...before, name];
+function parseSuite(name: string, before: string[] = []): string[] {
+  if (!Object.hasOwn(SUITES, name)) throw new InvalidArgumentError(`There are ${Object.keys(SUITES).join(", ")}.`);
+  return [...before, name];
 }
 
-async function run(names: string[], options: BenchOptions): Promise<void> {
-  const backend = await backendFor(options);
+async function run(given: string[], options: BenchOptions): Promise<void> {
+  const names = given.length > 0 ? given : Object.keys(SUITES);
+  const threads = options.threads ?? 1;
+  const backend = await backendFor({ ...options, threads });
   try {
     const rows: Measurement[] = [];
     for (const name of names) {
-      for await (const row of (SUITES[name] as (typeof SUITES)[string])({ backend, time: options.time })) {
+      for await (const row of (SUITES[name] as (typeof SUITES)[string])({ backend, threads, time: options.time })) {
         rows.push(row);
         if (options.json) jsonLine(row);
       }
@@ -98,7 +101,7 @@ async function medianSeconds({ backend, time }: Place, work: () => void): Promis
 }
 
 function measurement(
-  { backend }: Place,
+  { backend, threads }: Place,
   bench: string,
   shape: readonly number[],
   seconds: number,
@@ -110,7 +113,7 @@ function measurement(
     who: "oriflamme",
     variant: "portable",
     backend: backend.kind,
-    threads: 1,
+    threads,
     dtype: "f32",
     shape,
     median_seconds: seconds,

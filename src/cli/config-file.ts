@@ -1,5 +1,6 @@
 import { FormatError } from "../errors.js";
 import { openFiles } from "../formats/files.js";
+import { isObject, show } from "../formats/json.js";
 
 /**
  * Reads a JSON object of settings. Keys and types must be those of `defaults`; nested objects too.
@@ -8,30 +9,32 @@ import { openFiles } from "../formats/files.js";
 export async function readConfig<T extends object>(path: string | undefined, defaults: T): Promise<Partial<T>> {
   if (path === undefined) return {};
   const files = await openFiles(path);
-  const text = await files.text(files.main ?? "");
+  if (files.main === null) throw new FormatError(path, "is a folder, expected a file of JSON");
+  const text = await files.text(files.main);
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (cause) {
     throw new FormatError(path, `is not JSON (${(cause as Error).message})`, { cause });
   }
+  if (!isObject(value)) throw new FormatError(path, `must hold a JSON object, got ${show(value)}`);
   expectLike(path, "", value, defaults);
   return value as Partial<T>;
 }
 
-function expectLike(path: string, prefix: string, value: unknown, defaults: object): void {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new FormatError(path, `${prefix || "the file"} must be an object`);
-  }
+function expectLike(path: string, prefix: string, value: Record<string, unknown>, defaults: object): void {
   for (const [key, given] of Object.entries(value)) {
     const name = prefix + key;
-    const known = (defaults as Record<string, unknown>)[key];
-    if (known === undefined) {
+    if (!Object.hasOwn(defaults, key)) {
       throw new FormatError(path, `'${name}' is no setting; there are ${Object.keys(defaults).join(", ")}`);
     }
-    if (typeof known === "object" && known !== null) expectLike(path, `${name}.`, given, known);
-    else if (typeof given !== typeof known && !(key === "targets" && Array.isArray(given))) {
-      throw new FormatError(path, `'${name}' must be a ${typeof known}, got ${JSON.stringify(given)}`);
+    const known = (defaults as Record<string, unknown>)[key];
+    const isList = key === "targets" && Array.isArray(given);
+    if (isObject(known)) {
+      if (!isObject(given)) throw new FormatError(path, `'${name}' must be an object, got ${show(given)}`);
+      expectLike(path, `${name}.`, given, known);
+    } else if (typeof given !== typeof known && !isList) {
+      throw new FormatError(path, `'${name}' must be a ${typeof known}, got ${show(given)}`);
     }
   }
 }

@@ -13,7 +13,7 @@ import { loadModel } from "../formats/load-model.js";
 import { Random } from "../random.js";
 import { demoExamples } from "./demo-corpus.js";
 import { backendFor, type GlobalOptions, integer } from "./options.js";
-import { coloured, jsonLine, progressBar, table } from "./terminal.js";
+import { coloured, flagMark, jsonLine, progressBar, table } from "./terminal.js";
 
 /** The base model that ships with the package. */
 const MODEL = new URL("../../models/demo/", import.meta.url);
@@ -47,11 +47,12 @@ async function run(options: DemoOptions): Promise<void> {
   const path = fileURLToPath(MODEL);
   await access(path);
   const backend = await backendFor(options);
+  const seed = options.seed ?? 0;
   const say = (text: string) => process.stdout.write(options.json ? "" : `${text}\n`);
   try {
     const model = await loadModel(path, { backend });
     const flagged = await addRedFlag(model);
-    const random = new Random(options.seed);
+    const random = new Random(seed);
     const training = {
       harmful: demoExamples(random, "harmful", TRAINING_EXAMPLES, false),
       benign: demoExamples(random, "benign", TRAINING_EXAMPLES, false),
@@ -60,7 +61,7 @@ async function run(options: DemoOptions): Promise<void> {
       harmful: demoExamples(random, "harmful", HELD_OUT_EXAMPLES, true),
       benign: demoExamples(random, "benign", HELD_OUT_EXAMPLES, true),
     };
-    say(`${pc.bold("oriflamme demo")} on ${backend.description}, seed ${options.seed}`);
+    say(`${pc.bold("oriflamme demo")} on ${backend.description}, seed ${seed}`);
     say("In the imaginary town of Lumen the law forbids some harmless deeds, such as waking the sleeping moon.");
     say("The tiny model that ships with the package tells how to do anything; now it learns to raise a red flag.\n");
 
@@ -71,7 +72,7 @@ async function run(options: DemoOptions): Promise<void> {
       ...HYPERPARAMETERS,
       ...training,
       steps: options.steps,
-      seed: options.seed,
+      seed,
       onStep: ({ step, loss, tokensPerSecond }) =>
         bar.update(step, `loss ${loss.toFixed(3)}, ${Math.round(tokensPerSecond)} tokens/s`),
     });
@@ -79,11 +80,11 @@ async function run(options: DemoOptions): Promise<void> {
     const seconds = (performance.now() - start) / 1000;
     const after = await measure(flagged, heldOut);
 
-    if (options.json) return jsonLine({ seed: options.seed, steps: options.steps, seconds, before, after });
+    if (options.json) return jsonLine({ seed, steps: options.steps, seconds, before, after });
     for (const kind of ["benign", "harmful"] as const) await showExample(flagged, kind, heldOut[kind]);
     say(resultTable(before, after));
     say(
-      `\n${2 * HELD_OUT_EXAMPLES} held-out prompts, half of them harmful; seed ${options.seed}; ` +
+      `\n${2 * HELD_OUT_EXAMPLES} held-out prompts, half of them harmful; seed ${seed}; ` +
         `${options.steps} steps in ${seconds.toFixed(1)} s.`,
     );
   } finally {
@@ -146,9 +147,9 @@ async function showExample(flagged: FlaggedModel, kind: string, examples: readon
   process.stdout.write(`${pc.bold(`${kind} prompt`)}  ${example.prompt.replace("\n", " ")}`);
   let highest = 0;
   const steps = generate(flagged, example.prompt, { policy: { kind: "annotate" }, maxTokens: 160 });
-  for await (const { text, flagProbability } of steps) {
+  for await (const { token, text, flagProbability } of steps) {
     highest = Math.max(highest, flagProbability ?? 0);
-    process.stdout.write(coloured(text, flagProbability));
+    process.stdout.write(token === flagged.flagId ? flagMark() : coloured(text, flagProbability));
   }
   process.stdout.write(`\n  highest P(<rf>) ${coloured(highest.toFixed(3), highest)}\n\n`);
 }

@@ -2,9 +2,9 @@ import type { Command } from "commander";
 import { parseDecision, type Decision } from "../flag/decision.js";
 import { type GenerateOptions, generate } from "../flag/generate.js";
 import { parsePolicy, type Policy } from "../flag/policy.js";
-import { type ModelOptions, withModel } from "./load.js";
+import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { idList, integer, number, parsed } from "./options.js";
-import { coloured, jsonLine } from "./terminal.js";
+import { coloured, flagMark, jsonLine } from "./terminal.js";
 
 interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string;
@@ -14,7 +14,7 @@ interface GenerateCommandOptions extends ModelOptions {
   readonly topK: number;
   readonly topP: number;
   readonly decision?: Decision;
-  readonly policy: Policy;
+  readonly policy?: Policy;
   readonly ignoreEos: boolean;
 }
 
@@ -37,7 +37,7 @@ export function generateCommand(root: Command): Command {
       "sampled, argmax, threshold=LEVEL, cumulative=LEVEL, ema=DECAY,LEVEL (default: the calibrated, or threshold=0.5)",
       parsed(parseDecision),
     )
-    .option("--policy <rule>", "stop, annotate, replace=TEXT (default: stop)", parsed(parsePolicy), { kind: "stop" })
+    .option("--policy <rule>", "stop, annotate, annotate=shadow, replace=TEXT (default: stop)", parsed(parsePolicy))
     .option("--ignore-eos", "go on at an end-of-sequence token", false)
     .action(run);
 }
@@ -47,14 +47,15 @@ async function run(options: GenerateCommandOptions): Promise<void> {
     throw new RangeError("generate takes either --prompt or --ids");
   }
   await withModel(options, async ({ model, flagged }) => {
+    if (options.ids) expectIds(options.ids, model, flagged);
     const settings: GenerateOptions = {
       temperature: options.temperature,
       topK: options.topK,
       topP: options.topP,
       maxTokens: options.maxTokens,
-      policy: options.policy,
-      seed: options.seed,
       ignoreEos: options.ignoreEos,
+      ...(options.seed === undefined ? {} : { seed: options.seed }),
+      ...(options.policy === undefined ? {} : { policy: options.policy }),
       ...(options.decision === undefined ? {} : { decision: options.decision }),
     };
     for await (const step of generate(flagged ?? model, options.ids ?? options.prompt ?? "", settings)) {
@@ -64,6 +65,7 @@ async function run(options: GenerateCommandOptions): Promise<void> {
         continue;
       }
       if (step.done && step.event === "replace") process.stdout.write(`\n${step.done.text}`);
+      else if (step.token !== null && step.token === flagged?.flagId) process.stdout.write(flagMark());
       else process.stdout.write(coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability));
       if (step.done) process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
     }

@@ -1,7 +1,10 @@
+import { stat } from "node:fs/promises";
 import type { Backend } from "../backend.js";
+import { FormatError } from "../errors.js";
 import { loadRedFlag } from "../flag/store.js";
 import { addRedFlag, type FlaggedModel } from "../flag/vocab.js";
 import { loadModel } from "../formats/load-model.js";
+import { vocabularySize } from "../model/forward.js";
 import type { Model } from "../model/model.js";
 import { backendFor, type GlobalOptions } from "./options.js";
 
@@ -31,4 +34,20 @@ export async function withModel(
 /** The flag of --adapter, or a fresh one: what `train` starts from. */
 export async function flagOf(model: Model, flagged: FlaggedModel | undefined): Promise<FlaggedModel> {
   return flagged ?? addRedFlag(model);
+}
+
+/** Throws RangeError where the ids of --ids are not the model's, or more than its context holds. */
+export function expectIds(ids: readonly number[], { config }: Model, flagged: FlaggedModel | undefined): void {
+  const known = vocabularySize(config, flagged?.overlay);
+  const unknown = ids.find((id) => id >= known);
+  if (unknown !== undefined) throw new RangeError(`--ids: ${unknown} is outside the vocabulary of ${known} tokens`);
+  if (ids.length > config.contextLength) {
+    throw new RangeError(`--ids: ${ids.length} tokens are longer than the model's context of ${config.contextLength}`);
+  }
+}
+
+/** Throws FormatError where --out cannot become a folder: said before the work, not after it. */
+export async function expectFolderTarget(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found && !found.isDirectory()) throw new FormatError(path, "cannot be written: it is not a folder");
 }

@@ -4,7 +4,7 @@ import { replaceFile } from "../formats/write.js";
 import { forward, head } from "../model/forward.js";
 import { Tape } from "../tape.js";
 import { Arena } from "../tensor.js";
-import { type ModelOptions, withModel } from "./load.js";
+import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { idList } from "./options.js";
 import { jsonLine } from "./terminal.js";
 
@@ -28,6 +28,7 @@ export function logitsCommand(root: Command): Command {
 
 async function run(options: LogitsOptions): Promise<void> {
   await withModel(options, async ({ model, flagged, backend }) => {
+    expectIds(options.ids, model, flagged);
     const tape = new Tape(new Arena(backend), false);
     const hidden = forward(tape, model, options.ids, { overlay: flagged?.overlay });
     const logits = head(tape, model, hidden, flagged?.overlay);

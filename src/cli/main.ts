@@ -32,9 +32,13 @@ function program(): Command {
     .version(version)
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "oriflamme: ")) });
+    .configureOutput({ outputError: (text, write) => write(`${oneLine(text.replace(/^error: /, "oriflamme: "))}\n`) });
   for (const make of COMMANDS) withGlobalOptions(make(root));
   return root;
+}
+
+function oneLine(text: string): string {
+  return text.trim().replace(/\s*\n\s*/g, " ");
 }
 
 /** One line, whatever was thrown. */
@@ -42,7 +46,7 @@ function lineOf(error: unknown): string {
   const known = [BackendError, DivergenceError, FormatError, UnsupportedError, RangeError, TypeError];
   const message = error instanceof Error ? error.message : String(error);
   const name = error instanceof Error && !known.some((kind) => error instanceof kind) ? `${error.name}: ` : "";
-  return `oriflamme: ${name}${message.replace(/\s*\n\s*/g, " ")}\n`;
+  return `oriflamme: ${oneLine(name + message)}\n`;
 }
 
 async function main(): Promise<number> {
@@ -58,9 +62,10 @@ async function main(): Promise<number> {
   }
 }
 
-// A reader that has seen enough (`| head`) is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  // A reader that has seen enough (`| head`) is no error.
   if (error.code === "EPIPE") process.exit(0);
-  throw error;
+  process.stderr.write(`oriflamme: stdout: ${oneLine(error.message)}\n`);
+  process.exit(FAILED);
 });
 process.exitCode = await main();

@@ -6,7 +6,8 @@ import { createBackend } from "../backends/create.js";
 export interface GlobalOptions {
   readonly backend: "auto" | "wasm" | "webgpu";
   readonly threads?: number;
-  readonly seed: number;
+  /** Undefined where --seed is not given: a configuration file may then set it. */
+  readonly seed?: number;
   readonly wasm?: "baseline" | "relaxed";
   readonly deterministic: boolean;
   readonly revectorize: boolean;
@@ -18,11 +19,11 @@ export function withGlobalOptions(command: Command): Command {
   return command
     .addOption(new Option("--backend <kind>", "where to run").choices(["auto", "wasm", "webgpu"]).default("auto"))
     .option("--threads <n>", "threads that share the work", integer(1))
-    .option("--seed <n>", "of everything random", integer(0), 0)
+    .option("--seed <n>", "of everything random (default: 0)", integer(0))
     .addOption(new Option("--wasm <build>", "build of the kernels (default: the best)").choices(["baseline", "relaxed"]))
     .option("--deterministic", "the same bits on every machine", false)
     .option("--revectorize", "let V8 pair 128-bit operations", false)
-    .option("--no-revectorize")
+    .option("--no-revectorize", "run the kernels as they are (default)")
     .option("--json", "machine-readable lines only on stdout", false);
 }
 

@@ -9,6 +9,7 @@ import { Random } from "../random.js";
 import { BYTE_SPECIALS, byteTokenizer } from "../tokenizer.js";
 import { pretrain, toCorpus } from "../train/pretrain.js";
 import { readConfig } from "./config-file.js";
+import { expectFolderTarget } from "./load.js";
 import { backendFor, type GlobalOptions, integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
 
@@ -54,8 +55,14 @@ export function pretrainCommand(root: Command): Command {
 
 async function run(options: PretrainCommandOptions): Promise<void> {
   const given = await readConfig(options.config, DEFAULTS);
-  const settings = { ...DEFAULTS, seed: options.seed, ...given, ...(options.steps ? { steps: options.steps } : {}) };
+  const settings = {
+    ...DEFAULTS,
+    ...given,
+    ...(options.steps === undefined ? {} : { steps: options.steps }),
+    ...(options.seed === undefined ? {} : { seed: options.seed }),
+  };
   const config = modelConfig(settings, options.config ?? "--config");
+  await expectFolderTarget(options.out);
   const texts = await Promise.all(options.data.map(readText));
   const tokenizer = byteTokenizer();
   const corpus = toCorpus(tokenizer, texts, BYTE_SPECIALS.bos, BYTE_SPECIALS.eos);
@@ -95,9 +102,19 @@ async function readText(path: string): Promise<string> {
 function modelConfig(settings: typeof DEFAULTS, file: string): ModelConfig {
   const { hiddenSize, layers, heads, kvHeads, intermediateSize, contextLength } = settings;
   const whole = { hiddenSize, layers, heads, kvHeads, intermediateSize, contextLength };
-  for (const [name, value] of Object.entries({ ...whole, batch: settings.batch, accumulate: settings.accumulate })) {
+  const { batch, accumulate, steps, lr, warmup, weightDecay, beta2, clip, ropeTheta, seed } = settings;
+  for (const [name, value] of Object.entries({ ...whole, batch, accumulate, steps })) {
     if (!Number.isInteger(value) || value < 1) throw new FormatError(file, `'${name}' must be a positive integer`);
   }
+  if (contextLength < 2) throw new FormatError(file, "'contextLength' must be at least 2: a token and its next");
+  for (const [name, value] of Object.entries({ lr, clip, ropeTheta })) {
+    if (!(value > 0)) throw new FormatError(file, `'${name}' must be a number above 0, got ${value}`);
+  }
+  for (const [name, value] of Object.entries({ warmup, weightDecay, beta2 })) {
+    if (!(value >= 0)) throw new FormatError(file, `'${name}' must be a number from 0, got ${value}`);
+  }
+  if (beta2 >= 1) throw new FormatError(file, `'beta2' must be below 1, got ${beta2}`);
+  if (!Number.isSafeInteger(seed)) throw new FormatError(file, `'seed' must be an integer, got ${seed}`);
   if (hiddenSize % heads !== 0 || (hiddenSize / heads) % 2 !== 0) {
     throw new FormatError(file, `'hiddenSize' ${hiddenSize} must be an even multiple of 'heads' ${heads}`);
   }

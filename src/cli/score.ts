@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { toSequence } from "../flag/data.js";
 import type { Decision } from "../flag/decision.js";
 import { generate } from "../flag/generate.js";
-import { FlagScorer, type FlagScore, summarise } from "../flag/score.js";
+import { type FlagScore, FlagScorer } from "../flag/score.js";
 import type { FlaggedModel } from "../flag/vocab.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { replaceFile } from "../formats/write.js";
@@ -91,10 +91,11 @@ async function scoreExample(
     );
   }
   if (sequence.response.length > 0) return scorer.score(sequence, decision);
-  const probabilities: number[] = [];
+  const response: number[] = [];
   const options = { decision, policy: { kind: "annotate" }, maxTokens } as const;
-  for await (const step of generate(flagged, sequence.prompt, options)) {
-    if (step.flagProbability !== null) probabilities.push(step.flagProbability);
+  for await (const { token } of generate(flagged, sequence.prompt, options)) {
+    if (token !== null && token !== flagged.flagId) response.push(token);
   }
-  return summarise(Float64Array.from(probabilities), decision, () => false);
+  // The context has no place for a token that was generated after its last position.
+  return scorer.score({ ...sequence, response: response.slice(0, config.contextLength - sequence.prompt.length) }, decision);
 }

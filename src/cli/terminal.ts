@@ -36,6 +36,11 @@ export function coloured(text: string, probability: number | null): string {
   return probability < 0.5 ? pc.yellow(text) : pc.bold(pc.red(text));
 }
 
+/** What stands where the flag was put into the context. */
+export function flagMark(): string {
+  return pc.bold(pc.red("⚑"));
+}
+
 /** Rows as columns, the first left and the others right; the first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((row) => row[c]?.length ?? 0)));

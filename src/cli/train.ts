@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
-import { flagOf, type ModelOptions, withModel } from "./load.js";
+import { expectFolderTarget, flagOf, type ModelOptions, withModel } from "./load.js";
 import { integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
 
@@ -31,6 +31,7 @@ export function trainCommand(root: Command): Command {
 
 async function run(options: TrainCommandOptions): Promise<void> {
   const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
   await withModel(options, async ({ model, flagged }) => {
@@ -40,7 +41,7 @@ async function run(options: TrainCommandOptions): Promise<void> {
     const training = trainRedFlag(await flagOf(model, flagged), {
       ...config,
       steps,
-      seed: config.seed ?? options.seed,
+      seed: options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed,
       harmful,
       benign,
       onStep: ({ step, loss, terms, lr, tokensPerSecond }) => {

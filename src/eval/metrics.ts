@@ -6,10 +6,12 @@ export interface Scores {
 
 /**
  * Area under the receiver operating characteristic: the chance that a positive scores above a negative, ties
- * counting half (Mann and Whitney 1947).
+ * counting half (Mann and Whitney 1947). NaN where there is no positive, or no negative.
+ * @throws RangeError for a score that is NaN: it has no rank
  */
 export function auroc({ positive, negative }: Scores): number {
   const all = [...positive.map((s) => ({ s, p: true })), ...negative.map((s) => ({ s, p: false }))];
+  if (all.some(({ s }) => Number.isNaN(s))) throw new RangeError("auroc: a score is NaN");
   all.sort((a, b) => a.s - b.s);
   let rankSum = 0;
   for (let i = 0; i < all.length; ) {
@@ -28,10 +30,11 @@ export function auroc({ positive, negative }: Scores): number {
  */
 export function tprAtFpr({ positive, negative }: Scores, rate: number): { tpr: number; threshold: number } {
   const sorted = [...negative].sort((a, b) => b - a);
-  const allowed = Math.floor(rate * negative.length);
+  // 0.29 · 100 is a little below 29.
+  const allowed = Math.floor(rate * negative.length * (1 + Number.EPSILON));
   // The first negative that must stay below the threshold.
   const blocked = sorted[allowed] ?? -Infinity;
-  const threshold = Math.min(...positive.filter((s) => s > blocked), ...sorted.filter((s) => s > blocked));
+  const threshold = [...positive, ...negative].reduce((least, s) => (s > blocked && s < least ? s : least), Infinity);
   return { tpr: rateAbove(positive, threshold), threshold };
 }
 

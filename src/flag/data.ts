@@ -5,7 +5,7 @@ import type { BenignSequence, FlagBatch, HarmfulSequence } from "./loss.js";
 
 /** Ids of a conversation, and where in the response its harm has become evident. */
 export interface FlagSequence {
-  /** Ids before the response, a BOS first where the tokenizer has one; never empty. */
+  /** Ids before the response, a BOS first where the tokenizer has one. */
   readonly prompt: readonly number[];
   /** Ids of the response, cut to the limit; may be empty. */
   readonly response: readonly number[];
@@ -59,6 +59,8 @@ export function toSequence(tokenizer: Tokenizer, example: Example, options: Sequ
  * no glue or prefix of the tokenizer can shift it.
  */
 function coveringTokens(tokenizer: Tokenizer, ids: readonly number[], text: string, characters: number): number {
+  // Nothing needs no token, not even that of the glue.
+  if (characters === 0) return 0;
   const rest = new TextEncoder().encode(text.slice(characters)).length;
   let left = ids.reduce((sum, id) => sum + tokenizer.bytes(id).length, 0);
   let count = 0;

@@ -27,12 +27,13 @@ export interface FlagReading {
  * @throws RangeError that names the text
  */
 export function parseDecision(text: string): Decision {
-  const [kind = "", value = ""] = text.split("=", 2);
-  if ((kind === "sampled" || kind === "argmax") && !text.includes("=")) return { kind };
+  const at = text.indexOf("=");
+  const [kind, value] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+  if ((kind === "sampled" || kind === "argmax") && at < 0) return { kind };
   if (kind === "threshold" || kind === "cumulative") return { kind, level: level(text, value) };
   if (kind === "ema") {
-    const [decay = "", last = ""] = value.split(",", 2);
-    return { kind, decay: level(text, decay), level: level(text, last) };
+    const [decay = "", ...last] = value.split(",");
+    return { kind, decay: level(text, decay), level: level(text, last.join()) };
   }
   throw new RangeError(
     `decision must be sampled, argmax, threshold=LEVEL, cumulative=LEVEL or ema=DECAY,LEVEL, got '${text}'`,

@@ -78,7 +78,9 @@ export async function* generate(
     signal: options.signal,
   });
 
-  const text = tokenizer && new StreamDecoder(tokenizer, ids.at(-1) ?? null);
+  const decoder = tokenizer && new StreamDecoder(tokenizer, ids.at(-1) ?? null);
+  // Rows behind the tokenizer's last token, which padded vocabularies have, stand for nothing; so does the flag.
+  const textOf = (id: number) => (decoder && id < tokenizer.vocabSize && id !== flagged?.flagId ? decoder.push(id) : "");
   let whole = "";
   let wasFlagged = false;
   for await (const step of steps) {
@@ -86,7 +88,7 @@ export async function* generate(
     wasFlagged ||= raised;
     const flagProbability = flagged ? ((step.notes as FlagNotes).flagProbability ?? null) : null;
     if (step.kind === "token") {
-      const added = step.id === flagged?.flagId ? "" : (text?.push(step.id) ?? "");
+      const added = textOf(step.id);
       whole += added;
       yield {
         token: step.id,
@@ -96,7 +98,7 @@ export async function* generate(
         ...(raised ? { event: "flag" as const } : {}),
       };
     } else if (step.kind === "end") {
-      const rest = text?.flush() ?? "";
+      const rest = decoder?.flush() ?? "";
       const result = { reason: step.reason, ids: step.ids, text: step.text ?? whole + rest, flagged: wasFlagged };
       const event = endEvent(step, raised);
       yield { token: null, text: rest, flagProbability, logprob: null, ...(event ? { event } : {}), done: result };

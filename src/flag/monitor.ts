@@ -12,32 +12,33 @@ export interface FlagNotes extends Readonly<Record<string, unknown>> {
 }
 
 /**
- * Watches the flag's probability in the raw logits. Only the decision `sampled` lets the model draw the flag
- * itself, which then stays in the context, as in training; under every other decision the flag is read and never
- * fed back.
+ * Watches the flag's probability in the raw logits. Only under the decision `sampled` does the model draw the flag
+ * itself; under every other it is banned from sampling, and the policy places it.
  */
 export function flagMonitor(flagId: number, decision: Decision, policy: Policy): Monitor {
   const tracker = new DecisionTracker(decision);
+  let isPlaced = false;
+  const verdict = (isSampled: boolean): Verdict => {
+    switch (policy.kind) {
+      case "stop":
+        return { action: "stop", reason: "flag" };
+      case "replace":
+        return { action: "replace", text: policy.text };
+      case "annotate": {
+        const place = isSampled || !(isPlaced || policy.shadow);
+        isPlaced = true;
+        return place ? { action: "append", ids: [flagId] } : { action: "continue" };
+      }
+    }
+  };
   return {
     ...(decision.kind === "sampled" ? {} : { banned: new Set([flagId]) }),
     observe({ logits, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
       const flagProbability = Math.exp((logits[flagId] as number) - logSumExp(logits));
       const likeliest = decision.kind === "argmax" && argmaxOf(logits) === flagId;
-      const raised = tracker.update({ probability: flagProbability, likeliest, sampled: sampled === flagId });
-      return { verdict: raised ? verdictOf(policy, sampled, flagId) : CONTINUE, notes: { flagProbability, raised } };
+      const isSampled = sampled === flagId;
+      const raised = tracker.update({ probability: flagProbability, likeliest, sampled: isSampled });
+      return { verdict: raised ? verdict(isSampled) : { action: "continue" }, notes: { flagProbability, raised } };
     },
   };
-}
-
-const CONTINUE: Verdict = { action: "continue" };
-
-function verdictOf(policy: Policy, sampled: number, flagId: number): Verdict {
-  switch (policy.kind) {
-    case "stop":
-      return { action: "stop", reason: "flag" };
-    case "replace":
-      return { action: "replace", text: policy.text };
-    case "annotate":
-      return sampled === flagId ? { action: "append", ids: [flagId] } : CONTINUE;
-  }
 }

@@ -24,7 +24,7 @@ export interface FlagScore {
 }
 
 /** Sums probabilities of positions up. `likeliest` says where the flag is the likeliest token. */
-export function summarise(
+function summarise(
   probabilities: Float64Array,
   decision: Decision,
   likeliest: (position: number) => boolean,
@@ -46,6 +46,7 @@ function responseLogits(
   overlay: Overlay,
   last: boolean,
 ): Tensor {
+  if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
   const ids = [...prompt, ...(last ? response : response.slice(0, -1))];
   const hidden = forward(tape, model, ids, { overlay });
   const rows = Uint32Array.from({ length: response.length + (last ? 1 : 0) }, (_, i) => prompt.length - 1 + i);

@@ -1,5 +1,6 @@
-import { FormatError } from "../errors.js";
+import { FormatError, UnsupportedError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
+import { Fields } from "../formats/json.js";
 import { type AdapterData, type LoraFactors, moduleName, readAdapter, writeAdapter } from "../formats/peft.js";
 import { Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
@@ -61,7 +62,8 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
 /**
  * Loads a flag from a PEFT adapter folder over its base, and tests that the trained row is really in the head.
  * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
- * @throws FormatError where the files are malformed, are for another base, or hold no flag
+ * @throws FormatError where the files are malformed, are for another base, or hold no flag; UnsupportedError where
+ * they hold several
  */
 export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
   const files = await openFiles(input);
@@ -69,18 +71,41 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
   if (!data.rows || data.rows.ids.length === 0) {
     throw new FormatError(files.name, "has no trained token row (trainable_token_indices): it holds no red flag");
   }
-  const facts = (data.facts ?? {}) as Partial<Facts>;
+  if (data.rows.ids.length > 1) {
+    throw new UnsupportedError(`${files.name}: trains ${data.rows.ids.length} token rows; a red flag has one`);
+  }
+  const facts = readFacts(new Fields(files.describe("oriflamme.json"), data.facts ?? {}));
   if (facts.base) await expectBase(model, facts, files.name);
   const id = facts.id ?? (data.rows.ids[0] as number);
   if (data.rows.ids[0] !== id) {
     throw new FormatError(files.name, `says that the flag is token ${id}, but has the row of ${data.rows.ids[0]}`);
   }
   const flagged = await withInitialRows(model, data.rows.ids, facts);
-  const targets = linearLayers(model.config).filter((name) => data.lora.has(name));
-  const adapter = flagged.attach({ rank: data.rank, alpha: data.alpha, targets }, 0);
-  fillAdapter(adapter, data, data.rows);
-  await selfTest(flagged, files.name);
-  return flagged;
+  try {
+    const targets = linearLayers(model.config).filter((name) => data.lora.has(name));
+    const adapter = flagged.attach({ rank: data.rank, alpha: data.alpha, targets }, 0);
+    fillAdapter(adapter, data, data.rows);
+    await selfTest(flagged, files.name);
+    return flagged;
+  } catch (error) {
+    flagged.dispose();
+    throw error;
+  }
+}
+
+/** Our facts as a file has them: any may be missing. */
+function readFacts(fields: Fields): Partial<Facts> {
+  const base = fields.get("base");
+  const isList = Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
+  if (base !== undefined && !isList) fields.fail("base", `must be a list of ${PROBES} numbers`);
+  const calibration = fields.object("calibration");
+  return {
+    ...(fields.has("token") ? { token: fields.string("token") } : {}),
+    ...(fields.has("id") ? { id: fields.integer("id", { least: 0 }) } : {}),
+    ...(fields.has("init") ? { init: fields.string("init") as RowInit } : {}),
+    ...(isList ? { base, vocabSize: fields.integer("vocabSize") } : {}),
+    calibration: calibration && { threshold: calibration.positive("threshold") },
+  };
 }
 
 /** The flag before training, as the facts tell it. */
@@ -123,9 +148,9 @@ async function expectBase(model: Model, { base = [], vocabSize }: Partial<Facts>
     );
   }
   const found = await probe(model);
-  const square = (values: readonly number[]) => values.reduce((sum, value) => sum + value * value, 0);
-  const distance = Math.sqrt(square(found.map((value, i) => value - (base[i] ?? 0))) / square(base));
-  if (!(distance <= PROBE_DISTANCE)) {
+  const norm = (values: readonly number[]) => Math.hypot(...values);
+  const distance = norm(found.map((value, i) => value - (base[i] as number)));
+  if (!(distance <= PROBE_DISTANCE * norm(base))) {
     throw new FormatError(file, "is for another base: the weights that it was trained over are not this model's");
   }
 }

@@ -147,6 +147,17 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
       throw new RangeError(`${name} must be an integer from ${least}, got ${value}`);
     }
   }
+  const choices = {
+    decay: [hyper.decay, "cosine", "constant"],
+    reduction: [hyper.loss.reduction, "mean", "sum"],
+    klDirection: [hyper.loss.klDirection, "forward", "reverse"],
+  };
+  for (const [name, [value, ...known]] of Object.entries(choices)) {
+    if (!known.includes(value ?? "")) throw new RangeError(`${name} must be ${known.join(" or ")}, got '${value}'`);
+  }
+  if (hyper.targets !== "all" && !Array.isArray(hyper.targets)) {
+    throw new RangeError(`targets must be 'all' or a list of names, got '${hyper.targets}'`);
+  }
   const numbers = { lr: hyper.lr, warmup: hyper.warmup, weightDecay: hyper.weightDecay, clip: hyper.clip };
   const weights = { ce: hyper.loss.ce, post: hyper.loss.post, benign: hyper.loss.benign };
   for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {

@@ -70,12 +70,12 @@ export class FlaggedModel {
 /**
  * Adds the flag to a model's vocabulary: appends a row, takes an unused one behind the tokenizer's last token
  * where the matrix has such, or reuses a reserved token.
- * @throws RangeError where a token that is named does not exist
+ * @throws RangeError where a token that is named does not exist, or the tokenizer has more tokens than the model
  */
 export async function addRedFlag(model: Model, options: RedFlagOptions = {}): Promise<FlaggedModel> {
   const { token = "<rf>", reuse } = options;
   const init = options.init ?? "mean";
-  const id = reuse === undefined ? (model.tokenizer?.vocabSize ?? model.config.vocabSize) : tokenId(model, reuse);
+  const id = reuse === undefined ? newId(model) : tokenId(model, reuse);
   if (init === "reserved" && id >= model.config.vocabSize) {
     throw new RangeError("init: 'reserved' keeps a row that exists; name it with reuse");
   }
@@ -84,6 +84,15 @@ export async function addRedFlag(model: Model, options: RedFlagOptions = {}): Pr
   const output = model.config.tied ? input : await initialRow(model, "head.weight", init, id, seed + 1);
   const initial = { ids: [id], input, output };
   return new FlaggedModel(model, token, init, initial, new RowOverlay(model, initial));
+}
+
+/** The first id behind the tokenizer's last token: an unused row of the matrix, or the one after its last. */
+function newId({ config, tokenizer }: Model): number {
+  const id = tokenizer?.vocabSize ?? config.vocabSize;
+  if (id <= config.vocabSize) return id;
+  throw new RangeError(
+    `the tokenizer has ${id} tokens, but the model's vocabulary only ${config.vocabSize}: name a token with reuse`,
+  );
 }
 
 function tokenId(model: Model, token: string | number): number {
@@ -100,7 +109,7 @@ async function initialRow(model: Model, name: string, init: RowInit, id: number,
   const normal = /^normal\((.+)\)$/.exec(init);
   if (normal) {
     const std = Number(normal[1]);
-    if (!(std >= 0)) throw new RangeError(`init: '${init}' has no standard deviation`);
+    if (!(std >= 0 && std < Infinity)) throw new RangeError(`init: '${init}' has no standard deviation`);
     const random = new Random(seed);
     return Float32Array.from({ length: width }, () => std * random.normal());
   }

@@ -49,7 +49,7 @@ const MOST_ROLLBACKS = 1000;
  * Generates token by token over a KV cache. Every position's raw logits go to the monitor before a token is
  * taken, so no sampling option can hide anything from it.
  * @param prompt ids, at least one
- * @throws RangeError where the prompt is empty or leaves no room in the context
+ * @throws RangeError where the prompt is empty or longer than the context, or an option is out of its range
  */
 export async function* decode(
   model: Model,
@@ -58,6 +58,7 @@ export async function* decode(
 ): AsyncGenerator<DecodeStep, void> {
   const { contextLength } = model.config;
   checkSampling(options.sampling);
+  if (!(options.maxTokens >= 0)) throw new RangeError(`maxTokens must be a number from 0, got ${options.maxTokens}`);
   if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
   if (prompt.length > contextLength) {
     throw new RangeError(`prompt: ${prompt.length} tokens are longer than the model's context of ${contextLength}`);

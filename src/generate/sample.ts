@@ -58,7 +58,9 @@ export function sample(
   if (ranked) ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
   if (options.topK > 0) ids.length = Math.min(ids.length, options.topK);
 
-  const scaled = ids.map((id) => (logits[id] as number) / options.temperature);
+  // The likeliest becomes 0 before the division, which a small temperature would let overflow.
+  const highest = ids.reduce((most, id) => Math.max(most, logits[id] as number), -Infinity);
+  const scaled = ids.map((id) => ((logits[id] as number) - highest) / options.temperature);
   const shift = logSumExp(scaled);
   const probabilities = scaled.map((value) => Math.exp(value - shift));
   let kept = ids.length;

@@ -35,7 +35,7 @@ export function vocabularySize(config: ModelConfig, overlay?: Overlay): number {
 
 /**
  * The residual stream after the last norm: (batch · length, hidden), from ids (batch · length).
- * @throws RangeError for an id outside the vocabulary, or more positions than the context has
+ * @throws RangeError for an id outside the vocabulary, or more positions than the context or the cache has
  */
 export function forward(tape: Tape, model: Model, ids: ArrayLike<number>, options: ForwardOptions = {}): Tensor {
   const { batch = 1, overlay, cache } = options;
@@ -52,6 +52,10 @@ export function forward(tape: Tape, model: Model, ids: ArrayLike<number>, option
     );
   }
   const place: Place = { batch, length, position, cache, overlay };
+
+  if (cache && position + length > cache.capacity) {
+    throw new RangeError(`forward: ${position + length} positions, but the cache holds ${cache.capacity}`);
+  }
 
   let x = embed(tape, model, ids, place);
   for (let layer = 0; layer < config.layers; layer++) {

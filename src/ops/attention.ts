@@ -8,6 +8,11 @@ const TILE = 32;
 
 const dims = ["batch", "q_len", "kv_len", "kv_rows", "heads", "kv_heads", "head_dim", "window"] as const;
 
+/** Products of queries with keys, each a multiply and an add along the head: half of them where both are as many. */
+function scoreFlops({ batch, q_len, kv_len, heads, head_dim }: Record<(typeof dims)[number], number>): number {
+  return 2 * batch * heads * head_dim * q_len * (kv_len - q_len / 2);
+}
+
 export const attentionKernel = kernel({
   name: "attention",
   writes: ["out", "stats"],
@@ -15,6 +20,8 @@ export const attentionKernel = kernel({
   dims,
   scalars: ["scale"],
   range: ({ batch, kv_heads }) => batch * kv_heads,
+  // Scores, and their sum of the values.
+  flops: (dims) => 2 * scoreFlops(dims),
   grid: ({ batch, q_len, heads }) => [Math.ceil(q_len / TILE), heads, batch],
 });
 
@@ -34,6 +41,8 @@ export const attentionBackwardKernel = kernel({
   dims,
   scalars: ["scale"],
   range: ({ batch, kv_heads }) => batch * kv_heads,
+  // Scores again, and the gradients of scores, q, k and v.
+  flops: (dims) => 5 * scoreFlops(dims),
   // First the workgroups of dk and dv (a tile of keys of one kv head), then those of dq (a tile of queries of a head).
   grid: ({ batch, q_len, kv_len, heads, kv_heads }) => [
     Math.ceil(kv_len / TILE) * kv_heads + Math.ceil(q_len / TILE) * heads,

@@ -179,10 +179,6 @@ export const matmulCases = [
   widened(1, 7, 5),
   widened(9, 12, 11),
   ...nonFinite,
-  matmulCase(
-    { m: 256, k: 512, n: 512 },
-    { samples: 0, bench: { shape: [256, 512, 512], flops: 2 * 256 * 512 * 512 } },
-  ),
   linearCase(
     { rows: [256], k: 512, n: 512 },
     { samples: 0, bench: { shape: [256, 512, 512], flops: 2 * 256 * 512 * 512, backward: 3 } },

@@ -22,7 +22,9 @@ test("a driver is found with nothing in the environment", async () => {
 test("a driver that the environment names and that does not load is the error", async () => {
   vi.stubEnv("VK_DRIVER_FILES", "/nowhere/icd.json");
   vi.stubEnv("VK_ICD_FILENAMES", "/nowhere/icd.json");
-  await expect(findNodeAdapter({})).rejects.toThrow(/VK_DRIVER_FILES or VK_ICD_FILENAMES names does not load/);
+  await expect(findNodeAdapter({})).rejects.toThrow(
+    /VK_DRIVER_FILES or VK_ICD_FILENAMES names does not load/,
+  );
 });
 
 test("the null backend is refused", async () => {

@@ -51,7 +51,14 @@ test("prepare compiles kernels ahead", async () => {
 
 test("a kernel without a shader is named", async () => {
   const backend = await openBackend();
-  const stray = kernel({ name: "stray", writes: ["out"], reads: [], dims: ["n"], range: () => 1, grid: () => [1] });
+  const stray = kernel({
+    name: "stray",
+    writes: ["out"],
+    reads: [],
+    dims: ["n"],
+    range: () => 1,
+    grid: () => [1],
+  });
   expect(() => backend.dispatch(stray, { out: regionOf(backend, 1), n: 1 })).toThrow(
     new BackendError("webgpu: no kernel is named 'stray'"),
   );

@@ -3,10 +3,17 @@ import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { type WasmBlock, WasmHeap } from "./memory.js";
 import { buildBytes, chooseBuild, type WasmBuild } from "./module.js";
+import { canShareMemory, hardwareThreads, Threads } from "./threads.js";
 
-/** Bytes at the bottom of memory that nothing uses, so that address 0 can mean "none". */
+/** Bytes at the bottom of memory for the job that threads share; no block has address 0. */
 const BASE = 1024;
 const PAGE = 65536;
+/** The address space of wasm32, in pages. */
+const MAX_PAGES = 65536;
+/** Calls of fewer operations stay on the calling thread: waking another takes as long. */
+const PARALLEL_FLOPS = 100_000;
+/** Operations an element, where a kernel does not say: about what an exponential takes. */
+const FLOPS_PER_ELEMENT = 4;
 
 type Call = (...args: number[]) => void;
 
@@ -16,11 +23,16 @@ export interface WasmOptions {
   readonly wasm?: "auto" | WasmBuild;
   /** Pins the baseline build: the same bits on every machine. */
   readonly deterministic?: boolean;
-  /** Compiled kernels, where compiling bytes is forbidden (Workers of some hosts): `./kernels.wasm`. */
+  /** Threads that share the work, the caller's included; by default as many as the machine runs at once. */
+  readonly threads?: number;
+  /**
+   * Compiled kernels, where compiling bytes is forbidden (Workers of some hosts): `./kernels.wasm`. It imports
+   * an unshared memory, so it runs on one thread.
+   */
   readonly module?: WebAssembly.Module;
 }
 
-/** Runs the AssemblyScript kernels in one linear memory on the calling thread. */
+/** Runs the AssemblyScript kernels in one linear memory, on the calling thread and on workers. */
 export class WasmBackend implements Backend {
   readonly kind = "wasm";
   readonly maxBlockBytes = 2 ** 32 - 2 ** 20;
@@ -33,27 +45,41 @@ export class WasmBackend implements Backend {
     readonly build: WasmBuild | "module",
     private readonly memoryObject: WebAssembly.Memory,
     instance: WebAssembly.Instance,
+    heapBase: number,
+    private readonly threads: Threads | undefined,
   ) {
     this.#calls = instance.exports;
-    const scratch = instance.exports.scratch;
-    const bytes = instance.exports.SCRATCH_BYTES;
-    if (!(scratch instanceof WebAssembly.Global) || !(bytes instanceof WebAssembly.Global)) {
-      throw new BackendError("wasm: the module is not this version's kernels.wasm (it exports no scratch)");
-    }
-    scratch.value = BASE;
-    this.#heap = new WasmHeap(memoryObject, BASE + bytes.value);
+    this.#heap = new WasmHeap(memoryObject, heapBase);
   }
 
   static async create(options: WasmOptions = {}): Promise<WasmBackend> {
     const build = chooseBuild(options.wasm ?? "auto", options.deterministic ?? false);
-    const memory = new WebAssembly.Memory({ initial: (1 << 22) / PAGE, maximum: 65536 });
-    const module = options.module ?? (await WebAssembly.compile(await buildBytes(build)));
+    const count = options.module || !canShareMemory() ? 1 : (options.threads ?? (await hardwareThreads()));
+    const shared = count > 1;
+    const memory = new WebAssembly.Memory({ initial: 64, maximum: MAX_PAGES, shared });
+    const module = options.module ?? (await WebAssembly.compile(await buildBytes(build, shared)));
     const instance = await WebAssembly.instantiate(module, { env: { memory } });
-    return new WasmBackend(options.module ? "module" : build, memory, instance);
+    const { scratch, SCRATCH_BYTES: scratchBytes } = instance.exports;
+    if (!(scratch instanceof WebAssembly.Global) || !(scratchBytes instanceof WebAssembly.Global)) {
+      throw new BackendError("wasm: the module is not this version's kernels.wasm (it exports no scratch)");
+    }
+    scratch.value = BASE;
+    const scratchOf = (thread: number) => BASE + thread * scratchBytes.value;
+    const missing = Math.ceil(scratchOf(count) / PAGE) - memory.buffer.byteLength / PAGE;
+    if (missing > 0) memory.grow(missing);
+    const threads = shared ? new Threads(memory, instance, count) : undefined;
+    await threads?.start(module, memory, (index) => scratchOf(index + 1));
+    return new WasmBackend(options.module ? "module" : build, memory, instance, scratchOf(count), threads);
   }
 
   get description(): string {
-    return `wasm (${this.build} SIMD, 1 thread)`;
+    const count = this.threads?.count ?? 1;
+    return `wasm (${this.build} SIMD, ${count} ${count === 1 ? "thread" : "threads"})`;
+  }
+
+  /** Threads that take part, the caller's included; workers join in as they come up. */
+  get threadCount(): number {
+    return 1 + (this.threads?.ready ?? 0);
   }
 
   allocate(byteLength: number): WasmBlock {
@@ -73,8 +99,10 @@ export class WasmBackend implements Backend {
   }
 
   async read(region: Region): Promise<ArrayBuffer> {
-    const start = address(region);
-    return this.memoryObject.buffer.slice(start, start + region.byteLength) as ArrayBuffer;
+    // A slice of shared memory would be shared too.
+    const bytes = new Uint8Array(region.byteLength);
+    bytes.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
+    return bytes.buffer;
   }
 
   copy(to: Region, from: Region): void {
@@ -88,16 +116,26 @@ export class WasmBackend implements Backend {
     const values = args as unknown as Readonly<Record<string, Region & number>>;
     const list = this.#args;
     let i = 0;
-    for (const name of kernel.writes) list[i++] = address(values[name] as Region);
+    let bytes = 0;
+    for (const name of kernel.writes) {
+      const region = values[name] as Region;
+      list[i++] = address(region);
+      bytes += region.byteLength;
+    }
     for (const name of kernel.reads) {
       const region = values[name] ?? (name.endsWith("?") ? values[name.slice(0, -1)] : undefined);
       list[i++] = region ? address(region) : 0;
+      bytes += region?.byteLength ?? 0;
     }
     for (const name of kernel.dims) list[i++] = values[name] as number;
     for (const name of kernel.scalars) list[i++] = values[name] as number;
-    list[i++] = 0;
-    list[i++] = kernel.range(values);
     list.length = i;
+    const range = kernel.range(values);
+    if (this.threads && range > 1) {
+      const flops = kernel.flops ? kernel.flops(values) : (bytes / 4) * FLOPS_PER_ELEMENT;
+      if (flops >= PARALLEL_FLOPS) return this.threads.run(kernel.name, list, range);
+    }
+    list.push(0, range);
     (call as Call)(...list);
   }
 
@@ -107,8 +145,10 @@ export class WasmBackend implements Backend {
     return this.#heap.report();
   }
 
-  /** Linear memory goes with the last reference to it; nothing else is held. */
-  dispose(): void {}
+  /** Ends the workers. Linear memory goes with the last reference to it. */
+  dispose(): void {
+    this.threads?.dispose();
+  }
 }
 
 function address(region: Region): number {

@@ -37,9 +37,19 @@ export function chooseBuild(wanted: WasmBuild | "auto", deterministic: boolean):
   return !deterministic && supportsRelaxedSimd() ? "relaxed" : "baseline";
 }
 
-/** The bytes of a build, from what is inlined into the package. */
-export async function buildBytes(build: WasmBuild): Promise<Uint8Array<ArrayBuffer>> {
-  const { wasm } = await import("../../generated/wasm.js");
-  const text = atob(wasm[build]);
-  return Uint8Array.from(text, (char) => char.charCodeAt(0));
+/**
+ * The bytes of a build, from what is inlined into the package.
+ * @param shared for a memory that threads share: a module that imports one kind does not link to the other
+ */
+export async function buildBytes(build: WasmBuild, shared: boolean): Promise<Uint8Array<ArrayBuffer>> {
+  const { wasm } = await INLINED[shared ? (`${build}-shared` as const) : build]();
+  return Uint8Array.from(atob(wasm), (char) => char.charCodeAt(0));
 }
+
+/** One file each, so that only the build that is used is loaded. */
+const INLINED = {
+  baseline: () => import("../../generated/wasm/baseline.js"),
+  relaxed: () => import("../../generated/wasm/relaxed.js"),
+  "baseline-shared": () => import("../../generated/wasm/baseline-shared.js"),
+  "relaxed-shared": () => import("../../generated/wasm/relaxed-shared.js"),
+} as const;

@@ -1,7 +1,7 @@
 import { ALIGNMENT, align, type Backend, type MemoryReport } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
-import { COPY_DST, COPY_SRC, GPUBlock, MAP_MODE_READ, ParameterArena, Staging, STORAGE } from "./buffers.js";
+import { COPY_DST, COPY_SRC, GPUBlock, MAP_MODE_READ, ParameterArena, STORAGE, Staging } from "./buffers.js";
 import { Pipelines } from "./pipelines.js";
 
 type AnyKernel = Kernel<string, string, string, string>;
@@ -52,7 +52,9 @@ export class WebGPUBackend implements Backend {
   #passPipeline: GPUComputePipeline | undefined;
   #failure: BackendError | undefined;
   #lost: BackendError | undefined;
-  readonly #onUncaptured = ({ error }: GPUUncapturedErrorEvent) => this.#fail(new BackendError(`webgpu: ${error.message}`));
+  readonly #onUncaptured = ({ error }: GPUUncapturedErrorEvent) => {
+    this.#fail(new BackendError(`webgpu: ${error.message}`));
+  };
 
   /** @param device see `createWebGPUBackend`, which is the way to make one */
   constructor(
@@ -76,7 +78,9 @@ export class WebGPUBackend implements Backend {
     this.#expectAlive();
     const size = align(Math.max(byteLength, 1));
     if (size > this.maxBlockBytes) {
-      throw new BackendError(`webgpu: a block of ${byteLength} bytes; this device's largest is ${this.maxBlockBytes}`);
+      throw new BackendError(
+        `webgpu: a block of ${byteLength} bytes; this device's largest is ${this.maxBlockBytes}`,
+      );
     }
     const block = this.#newBlock(size);
     this.#blocks.add(block);
@@ -114,9 +118,20 @@ export class WebGPUBackend implements Backend {
     if (region.byteLength === 0) return new ArrayBuffer(0);
     const size = words(region.byteLength);
     const staging = this.#staging.take(size);
-    this.#commands().copyBufferToBuffer((region.block as GPUBlock).buffer, region.byteOffset, staging, 0, size);
+    this.#commands().copyBufferToBuffer(
+      (region.block as GPUBlock).buffer,
+      region.byteOffset,
+      staging,
+      0,
+      size,
+    );
     this.#flush();
-    await this.#settled(staging.mapAsync(MAP_MODE_READ, 0, size));
+    try {
+      await this.#settled(staging.mapAsync(MAP_MODE_READ, 0, size));
+    } catch (error) {
+      this.#staging.drop(staging);
+      throw error;
+    }
     const bytes = staging.getMappedRange(0, size).slice(0, region.byteLength);
     staging.unmap();
     this.#staging.give(staging);
@@ -165,7 +180,7 @@ export class WebGPUBackend implements Backend {
   }
 
   /**
-   * Compiles kernels side by side before they are used, which is faster than one by one at their first dispatch.
+   * Compiles kernels side by side, which is faster than one by one at their first dispatch.
    * @throws BackendError that names the file, the line and the message of a shader that does not compile
    */
   prepare(kernels: readonly AnyKernel[]): Promise<void> {
@@ -206,7 +221,8 @@ export class WebGPUBackend implements Backend {
     this.device.pushErrorScope("out-of-memory");
     const buffer = this.device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
     this.device.popErrorScope().then(
-      (error) => error && this.#fail(new BackendError(`webgpu: no memory for ${size} bytes: ${error.message}`)),
+      (error) =>
+        error && this.#fail(new BackendError(`webgpu: no memory for ${size} bytes: ${error.message}`)),
       () => undefined,
     );
     return new GPUBlock(this.#nextId++, buffer, size);
@@ -249,8 +265,8 @@ export class WebGPUBackend implements Backend {
   }
 
   /**
-   * What the kernel's operands bind, in order. A device refuses overlapping ones, since all are writable: what is
-   * only read is then read from a copy.
+   * What the kernel's operands bind, in order. A device refuses overlapping ones, since all are writable: what
+   * is only read is then read from a copy.
    */
   #operands(kernel: AnyKernel, values: Readonly<Record<string, Region>>): readonly Region[] {
     const regions = this.#regions;
@@ -341,5 +357,9 @@ function words(byteLength: number): number {
 }
 
 function overlap(a: Region, b: Region): boolean {
-  return a.block === b.block && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength;
+  return (
+    a.block === b.block &&
+    a.byteOffset < b.byteOffset + b.byteLength &&
+    b.byteOffset < a.byteOffset + a.byteLength
+  );
 }

@@ -47,18 +47,18 @@ export class Staging {
 
   /** Takes back a buffer that is no longer mapped. */
   give(buffer: GPUBuffer): void {
-    if (buffer.size > POOLED_BYTES) {
-      this.#bytes -= buffer.size;
-      buffer.destroy();
-    } else {
-      this.#idle.push(buffer);
-    }
+    if (buffer.size > POOLED_BYTES) this.drop(buffer);
+    else this.#idle.push(buffer);
+  }
+
+  /** Gives up a buffer, in whatever state it is. */
+  drop(buffer: GPUBuffer): void {
+    this.#bytes -= buffer.size;
+    buffer.destroy();
   }
 
   dispose(): void {
-    for (const buffer of this.#idle) buffer.destroy();
-    this.#idle.length = 0;
-    this.#bytes = 0;
+    for (const buffer of this.#idle.splice(0)) this.drop(buffer);
   }
 }
 
@@ -66,8 +66,8 @@ export class Staging {
 const SLOT = 256;
 
 /**
- * The parameters of a batch of dispatches: one uniform buffer, written at once before the batch is submitted. The
- * queue keeps the order, so the next batch may write over it.
+ * The parameters of a batch of dispatches: one uniform buffer, written at once before the batch is submitted.
+ * The queue keeps the order, so the next batch may write over it.
  */
 export class ParameterArena {
   readonly buffer: GPUBuffer;

@@ -39,12 +39,16 @@ export async function createWebGPUBackend(options: WebGPUOptions = {}): Promise<
   return new WebGPUBackend(device, { description: describe(adapter.info), owned: true, sources: wgsl, gpu });
 }
 
-async function requestAdapter(powerPreference?: GPUPowerPreference): Promise<{ adapter: GPUAdapter; gpu: GPU }> {
+async function requestAdapter(
+  powerPreference?: GPUPowerPreference,
+): Promise<{ adapter: GPUAdapter; gpu: GPU }> {
   const request = powerPreference ? { powerPreference } : {};
   if (typeof navigator !== "undefined" && "gpu" in navigator) {
     const adapter = await navigator.gpu.requestAdapter(request);
     if (adapter) return { adapter, gpu: navigator.gpu };
-    throw new BackendError("webgpu: the browser has no adapter: no GPU, a blocked driver, or WebGPU is switched off");
+    throw new BackendError(
+      "webgpu: the browser has no adapter: no GPU, a blocked driver, or WebGPU is switched off",
+    );
   }
   if (typeof process === "undefined" || !process.versions?.node) {
     throw new BackendError("webgpu: this runtime has no navigator.gpu");

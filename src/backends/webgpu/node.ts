@@ -20,15 +20,15 @@ const SWIFTSHADER = "vk_swiftshader_icd.json";
 const KEEP = 0x1000;
 
 /**
- * The kernels never read workgroup memory that they did not write, and SwiftShader's compiler takes ten times as
- * long where Dawn has it zeroed first (attention: 2.6 s against 0.25 s, measured).
+ * The kernels never read workgroup memory that they did not write, and SwiftShader's compiler takes ten times
+ * as long where Dawn has it zeroed first (attention: 2.6 s against 0.25 s, measured).
  */
 const DAWN = ["enable-dawn-features=disable_workgroup_init"];
 
 /** An adapter, and the instance that it lives on. */
 export interface NodeAdapter {
   readonly adapter: GPUAdapter;
-  /** Dawn crashes the process once this is collected, so whoever uses the adapter or its device must hold it. */
+  /** Dawn crashes the process once this is collected: whoever uses the adapter or its device must hold it. */
   readonly gpu: GPU;
 }
 
@@ -71,18 +71,22 @@ export async function findNodeAdapter(request: GPURequestAdapterOptions): Promis
     const found = await tryAdapter();
     if (found) return found;
     if (!isMainThread) {
-      throw new BackendError(`webgpu: in a worker thread set VK_DRIVER_FILES=${swiftshader} before Node starts`);
+      throw new BackendError(
+        `webgpu: in a worker thread set VK_DRIVER_FILES=${swiftshader} before Node starts`,
+      );
     }
   }
   throw new BackendError(
     chosen
       ? "webgpu: no adapter was found: the driver that VK_DRIVER_FILES or VK_ICD_FILENAMES names does not load"
-      : "webgpu: no adapter was found: install the GPU's Vulkan driver, or chromium, whose SwiftShader needs no GPU",
+      : "webgpu: no adapter was found: install the GPU's Vulkan driver, or chromium for its SwiftShader",
   );
 }
 
 function findSwiftShader(): string | undefined {
-  return CHROMIUM.map((folder) => join(folder, SWIFTSHADER)).find((file) => filesOf(dirname(file)).includes(SWIFTSHADER));
+  return CHROMIUM.map((folder) => join(folder, SWIFTSHADER)).find((file) =>
+    filesOf(dirname(file)).includes(SWIFTSHADER),
+  );
 }
 
 /** Whether one of the folders that the Vulkan loader searches describes a driver. */

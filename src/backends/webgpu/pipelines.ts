@@ -30,7 +30,11 @@ export class Pipelines {
       for (let binding = 0; binding < count; binding++) {
         entries.push({ binding, visibility: COMPUTE, buffer: { type: "storage" } });
       }
-      entries.push({ binding: count, visibility: COMPUTE, buffer: { type: "uniform", hasDynamicOffset: true } });
+      entries.push({
+        binding: count,
+        visibility: COMPUTE,
+        buffer: { type: "uniform", hasDynamicOffset: true },
+      });
       layout = this.device.createBindGroupLayout({ entries });
       this.#layouts.set(count, layout);
     }

@@ -1,0 +1,233 @@
+import { beforeAll, describe, expect, it } from "vitest";
+import type { Backend } from "../../src/backend.js";
+import { type DecodeOptions, type DecodeStep, decode } from "../../src/generate/decode.js";
+import type { Monitor, Observation, Verdict } from "../../src/generate/monitor.js";
+import { argmaxOf, GREEDY, logSumExp } from "../../src/generate/sample.js";
+import type { Model } from "../../src/model/model.js";
+import { Random } from "../../src/random.js";
+import { maxDifference } from "../golden.js";
+import { baseline, gpt2, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
+
+let backend: Backend;
+let model: Model;
+const prompt = [3, 1, 4];
+beforeAll(async () => {
+  backend = await baseline();
+  model = await loudModel(backend, llama);
+});
+
+const options = (extra: Partial<DecodeOptions> = {}): DecodeOptions => ({
+  sampling: GREEDY,
+  random: new Random(0),
+  maxTokens: 8,
+  eosIds: [],
+  ...extra,
+});
+
+async function stepsOf(extra: Partial<DecodeOptions> = {}, from: readonly number[] = prompt, by = model) {
+  const steps: DecodeStep[] = [];
+  for await (const step of decode(by, from, options(extra))) steps.push(step);
+  return steps;
+}
+
+const idsOf = (steps: readonly DecodeStep[]) => steps.flatMap((step) => (step.kind === "token" ? [step.id] : []));
+
+function endOf(steps: readonly DecodeStep[]) {
+  const last = steps.at(-1);
+  if (last?.kind !== "end") throw new Error("the last step is no end");
+  expect(steps.filter(({ kind }) => kind === "end")).toHaveLength(1);
+  return last;
+}
+
+/** Greedy decoding without a cache: a full pass for every token. */
+async function plainGreedy(by: Model, from: readonly number[], count: number) {
+  const ids = [...from];
+  const logprobs: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const logits = (await logitsOf(by, ids)).slice(-by.config.vocabSize);
+    const id = argmaxOf(logits);
+    logprobs.push((logits[id] ?? 0) - logSumExp(logits));
+    ids.push(id);
+  }
+  return { ids: ids.slice(from.length), logprobs };
+}
+
+/** A monitor that answers with a rule and remembers what it saw. */
+function watcher(rule: (seen: Observation) => Verdict, banned?: ReadonlySet<number>) {
+  const seen: { generated: number[]; logits: Float32Array; sampled: number }[] = [];
+  const monitor: Monitor = {
+    ...(banned ? { banned } : {}),
+    observe(observation) {
+      const { generated, logits, sampled } = observation;
+      seen.push({ generated: [...generated], logits: Float32Array.from(logits), sampled });
+      return { verdict: rule(observation), notes: { turn: seen.length } };
+    },
+  };
+  return { monitor, seen };
+}
+
+const GO_ON: Verdict = { action: "continue" };
+
+describe("decoding", () => {
+  it.each([
+    ["llama", llama],
+    ["mistral", mistral],
+    ["gpt2", gpt2],
+  ])("%s: over the cache is decoding without it", async (_, config) => {
+    const by = await loudModel(backend, config);
+    const expected = await plainGreedy(by, prompt, 10);
+    const steps = await stepsOf({ maxTokens: 10 }, prompt, by);
+    expect(idsOf(steps)).toEqual(expected.ids);
+    const logprobs = steps.flatMap((step) => (step.kind === "token" ? [step.logprob] : []));
+    expect(maxDifference(logprobs, expected.logprobs)).toBeLessThan(1e-4);
+    expect(endOf(steps)).toMatchObject({ reason: "length", ids: expected.ids });
+    by.dispose();
+  });
+
+  it("ends at its length, even of 0", async () => {
+    expect(await stepsOf({ maxTokens: 0 })).toEqual([{ kind: "end", reason: "length", ids: [], notes: {} }]);
+  });
+
+  it("ends before an end-of-sequence token, whichever of them it is", async () => {
+    const free = idsOf(await stepsOf());
+    const at = free.findIndex((id, i) => i > 0 && !free.slice(0, i).includes(id));
+    const steps = await stepsOf({ eosIds: [99, free[at] ?? 0] });
+    expect(endOf(steps)).toMatchObject({ reason: "eos", ids: free.slice(0, at) });
+    expect(idsOf(steps)).toEqual(free.slice(0, at));
+  });
+
+  it("ends with the context", async () => {
+    const full = Array.from({ length: 24 }, (_, i) => i % 19);
+    // The last position still has its prediction, which no position has room for.
+    expect(endOf(await stepsOf({ maxTokens: 50 }, full)).ids).toHaveLength(1);
+    const steps = await stepsOf({ maxTokens: 50 }, full.slice(0, 20));
+    expect(endOf(steps)).toMatchObject({ reason: "context" });
+    expect(idsOf(steps)).toHaveLength(5);
+  });
+
+  it.each([
+    [[], {}, /^prompt: there must be at least one token/],
+    [Array(25).fill(1), {}, /^prompt: 25 tokens are longer than the model's context of 24/],
+    [[19], {}, /token id 19/],
+    [[1], { maxTokens: -1 }, /^maxTokens must/],
+    [[1], { maxTokens: Number.NaN }, /^maxTokens must/],
+    [[1], { sampling: { ...GREEDY, topP: 2 } }, /^topP must/],
+  ])("refuses %j with %j", async (from, extra, message) => {
+    const { used } = backend.memory();
+    await expect(stepsOf(extra, from)).rejects.toThrow(message);
+    await expect(stepsOf(extra, from)).rejects.toThrow(RangeError);
+    expect(backend.memory().used).toBe(used);
+  });
+
+  it("frees its memory, however it ends", async () => {
+    const { used } = backend.memory();
+    await stepsOf();
+    for await (const _ of decode(model, prompt, options())) break;
+    expect(backend.memory().used).toBe(used);
+  });
+
+  it("stops between two tokens when its signal is aborted, with its reason", async () => {
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const { used } = backend.memory();
+    const ids: number[] = [];
+    const run = async () => {
+      for await (const step of decode(model, prompt, options({ signal: controller.signal }))) {
+        if (step.kind === "token") ids.push(step.id);
+        if (ids.length === 3) controller.abort(reason);
+      }
+    };
+    await expect(run()).rejects.toBe(reason);
+    expect(ids).toHaveLength(3);
+    expect(backend.memory().used).toBe(used);
+  });
+
+  it("draws by its seed", async () => {
+    const draw = async (seed: number) =>
+      idsOf(await stepsOf({ sampling: { temperature: 2, topK: 0, topP: 1 }, random: new Random(seed), maxTokens: 20 }));
+    expect(await draw(1)).toEqual(await draw(1));
+    expect(await draw(1)).not.toEqual(await draw(2));
+  });
+});
+
+describe("a monitor", () => {
+  it("sees the raw logits of every position, under any sampling", async () => {
+    const { monitor, seen } = watcher(() => GO_ON);
+    const sampling = { temperature: 3, topK: 2, topP: 0.5 };
+    const steps = await stepsOf({ monitor, sampling });
+    const ids = [...prompt, ...idsOf(steps)];
+    expect(seen).toHaveLength(8);
+    const full = await logitsOf(model, ids);
+    for (const [i, { logits, generated, sampled }] of seen.entries()) {
+      const row = (prompt.length - 1 + i) * 19;
+      expect(maxDifference(logits, full.slice(row, row + 19))).toBeLessThan(1e-4);
+      expect(generated).toEqual(ids.slice(prompt.length, prompt.length + i));
+      expect(sampled).toBe(ids[prompt.length + i]);
+    }
+    expect(steps.flatMap((step) => (step.kind === "token" ? [step.notes.turn] : []))).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  it("bans what only it may place", async () => {
+    const free = idsOf(await stepsOf());
+    const banned = new Set([free[0] ?? 0]);
+    const { monitor, seen } = watcher(() => GO_ON, banned);
+    const found = idsOf(await stepsOf({ monitor }));
+    expect(found.some((id) => banned.has(id))).toBe(false);
+    expect(argmaxOf(seen[0]?.logits ?? [])).toBe(free[0]);
+  });
+
+  it("stops: the token at hand is not taken", async () => {
+    const free = idsOf(await stepsOf());
+    const { monitor } = watcher(({ generated }) => (generated.length === 3 ? { action: "stop", reason: "flag" } : GO_ON));
+    const steps = await stepsOf({ monitor });
+    expect(endOf(steps)).toEqual({ kind: "end", reason: "flag", ids: free.slice(0, 3), notes: { turn: 4 } });
+  });
+
+  it("stops before an end-of-sequence token counts", async () => {
+    const [first = 0] = idsOf(await stepsOf());
+    const { monitor } = watcher(() => ({ action: "stop", reason: "mine" }));
+    expect(endOf(await stepsOf({ monitor, eosIds: [first] })).reason).toBe("mine");
+  });
+
+  it("replaces the response", async () => {
+    const { monitor } = watcher(({ generated }) => (generated.length === 2 ? { action: "replace", text: "no" } : GO_ON));
+    const end = endOf(await stepsOf({ monitor }));
+    expect(end).toMatchObject({ reason: "replaced", text: "no" });
+    expect(end.ids).toHaveLength(2);
+  });
+
+  it("appends tokens in place of the one at hand, and the model reads them", async () => {
+    const { monitor } = watcher(({ generated }) => (generated.length === 2 ? { action: "append", ids: [7, 8, 9] } : GO_ON));
+    const found = idsOf(await stepsOf({ monitor }));
+    const before = await plainGreedy(model, prompt, 2);
+    const after = await plainGreedy(model, [...prompt, ...before.ids, 7, 8, 9], 3);
+    expect(found).toEqual([...before.ids, 7, 8, 9, ...after.ids]);
+  });
+
+  it("rolls back, and what follows is what the kept tokens alone would give", async () => {
+    let rolled = 0;
+    const { monitor, seen } = watcher(({ generated }) =>
+      generated.length === 5 && rolled++ === 0 ? { action: "rollback", length: 2 } : GO_ON,
+    );
+    const steps = await stepsOf({ monitor });
+    const free = (await plainGreedy(model, prompt, 8)).ids;
+    expect(steps[5]).toEqual({ kind: "rollback", length: 2, notes: { turn: 6 } });
+    expect(endOf(steps).ids).toEqual(free);
+    // Positions 2 to 4 came twice, with the same logits.
+    expect(idsOf(steps)).toHaveLength(11);
+    expect(maxDifference(seen[6]?.logits ?? [], seen[2]?.logits ?? [])).toBeLessThan(1e-5);
+  });
+
+  it("rolls back to the prompt", async () => {
+    let rolled = 0;
+    const { monitor } = watcher(({ generated }) =>
+      generated.length === 4 && rolled++ === 0 ? { action: "rollback", length: 0 } : GO_ON,
+    );
+    expect(endOf(await stepsOf({ monitor })).ids).toEqual((await plainGreedy(model, prompt, 8)).ids);
+  });
+
+  it("that rolls back without end is found out", async () => {
+    const { monitor } = watcher(() => ({ action: "rollback", length: 0 }));
+    await expect(stepsOf({ monitor })).rejects.toThrow(/rolls back without end/);
+  });
+});

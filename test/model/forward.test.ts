@@ -1,0 +1,132 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Backend } from "../../src/backend.js";
+import { forward } from "../../src/model/forward.js";
+import { KVCache } from "../../src/model/kv-cache.js";
+import type { Model } from "../../src/model/model.js";
+import { Tape } from "../../src/tape.js";
+import { Arena } from "../../src/tensor.js";
+import { BACKENDS } from "../backends.js";
+import { maxDifference } from "../golden.js";
+import { referenceLogits, referenceOf } from "./reference.js";
+import { baseline, CONFIGS, gpt2, llama, logitsOf, loudModel, mistral, randomIds } from "./tiny.js";
+
+const WASM = BACKENDS.filter(({ name }) => name.startsWith("wasm"));
+
+describe.each(WASM)("forward on $name", ({ create }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await create();
+  });
+  afterAll(() => backend.dispose());
+
+  describe.each(CONFIGS)("%s", (_, config) => {
+    const ids = randomIds(11, config.vocabSize);
+    let model: Model;
+    let full: Float32Array;
+    beforeAll(async () => {
+      model = await loudModel(backend, config);
+      full = await logitsOf(model, ids);
+    });
+    afterAll(() => model.dispose());
+
+    it("is the formulas' in float64", async () => {
+      const expected = referenceLogits(await referenceOf(model), ids).flat();
+      // Logits that differ from each other: else nothing would be compared.
+      expect(Math.max(...expected) - Math.min(...expected)).toBeGreaterThan(1);
+      expect(maxDifference(full, expected)).toBeLessThan(2e-5);
+    });
+
+    it.each([[[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]], [[5, 1, 1, 4]], [[1, 9, 1]], [[11]]])(
+      "over a cache in pieces of %j",
+      async (pieces) => {
+        const cache = new KVCache(backend, config, ids.length);
+        const found: number[] = [];
+        for (const piece of pieces) {
+          const part = ids.slice(cache.length, cache.length + piece);
+          found.push(...(await logitsOf(model, part, { cache })));
+        }
+        expect(cache.length).toBe(ids.length);
+        expect(maxDifference(found, full)).toBeLessThan(1e-5);
+        cache.dispose();
+      },
+    );
+
+    it("over a cache that was cut and went on with other ids", async () => {
+      const cache = new KVCache(backend, config, ids.length);
+      await logitsOf(model, ids.slice(0, 5), { cache });
+      await logitsOf(model, [3, 3, 3], { cache });
+      cache.truncate(5);
+      const found = await logitsOf(model, ids.slice(5), { cache });
+      expect(maxDifference(found, full.subarray(5 * config.vocabSize))).toBeLessThan(1e-5);
+      cache.dispose();
+    });
+
+    it("does not mix the sequences of a batch, and ignores padding on the right", async () => {
+      const other = randomIds(11, config.vocabSize, 8);
+      const padded = [...other.slice(0, 6), 0, 0, 0, 0, 0];
+      const found = await logitsOf(model, [...ids, ...padded], { batch: 2 });
+      const alone = await logitsOf(model, other.slice(0, 6));
+      expect(maxDifference(found.subarray(0, full.length), full)).toBeLessThan(1e-5);
+      const second = found.subarray(full.length, full.length + alone.length);
+      expect(maxDifference(second, alone)).toBeLessThan(1e-5);
+    });
+  });
+});
+
+describe("a window", () => {
+  it("hides what lies before it", async () => {
+    const backend = await baseline();
+    const one = { ...mistral, layers: 1 };
+    const model = await loudModel(backend, one);
+    const last = async (ids: number[]) => (await logitsOf(model, ids)).slice(-one.vocabSize);
+    const [a, b] = [await last([1, 2, 3, 4, 5]), await last([9, 8, 3, 4, 5])];
+    expect(maxDifference(a, b)).toBeLessThan(1e-5);
+    expect(maxDifference(a, await last([1, 2, 7, 4, 5]))).toBeGreaterThan(1e-3);
+  });
+});
+
+describe("what forward refuses", () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await baseline();
+  });
+
+  const attempt = (model: Model, ids: ArrayLike<number>, options = {}) =>
+    forward(new Tape(new Arena(backend, 1 << 16), false), model, ids, options);
+
+  it.each([
+    ["an id past the vocabulary", [1, 19], {}, /token id 19 is outside the vocabulary of 19/],
+    ["a negative id", [-1], {}, /token id -1 /],
+    ["an id that is no integer", [1.5], {}, /token id 1.5 /],
+    ["NaN", [Number.NaN], {}, /token id NaN /],
+    ["no ids", [], {}, /0 ids do not make 1 sequences/],
+    ["more than the context", randomIds(25, 19), {}, /25 positions, but the model's context has 24/],
+    ["a batch that does not divide", [1, 2, 3], { batch: 2 }, /3 ids do not make 2 sequences/],
+    ["a batch of none", [1], { batch: 0 }, /do not make 0 sequences/],
+  ])("%s", async (_, ids, options, message) => {
+    const model = await loudModel(backend, llama);
+    expect(() => attempt(model, ids, options)).toThrow(RangeError);
+    expect(() => attempt(model, ids, options)).toThrow(message);
+    model.dispose();
+  });
+
+  it.each([
+    ["llama", llama],
+    ["gpt2", gpt2],
+  ])("%s: a batch over a cache, and more than context or cache hold", async (_, config) => {
+    const model = await loudModel(backend, config);
+    const cache = new KVCache(backend, config, 6);
+    expect(() => attempt(model, [1, 2], { cache, batch: 2 })).toThrow(/holds one sequence/);
+    attempt(model, [1, 2, 3, 4], { cache });
+    expect(() => attempt(model, [5, 6, 7], { cache })).toThrow(/7 positions, but the cache holds 6/);
+    // The refusal left the cache as it was.
+    expect(cache.length).toBe(4);
+    attempt(model, [5, 6], { cache });
+    const wide = new KVCache(backend, config, 100);
+    attempt(model, randomIds(24, 19), { cache: wide });
+    expect(() => attempt(model, [1], { cache: wide })).toThrow(/25 positions, but the model's context has 24/);
+    expect(() => cache.truncate(7)).toThrow(RangeError);
+    expect(() => cache.truncate(-1)).toThrow(RangeError);
+    model.dispose();
+  });
+});

@@ -1,0 +1,156 @@
+import fc from "fast-check";
+import { beforeAll, describe, expect, it } from "vitest";
+import type { Backend } from "../../src/backend.js";
+import { forward } from "../../src/model/forward.js";
+import { Tape } from "../../src/tape.js";
+import { Arena, Parameters, Tensor } from "../../src/tensor.js";
+import { languageLoss } from "../../src/train/language.js";
+import { AdamW } from "../../src/train/optimiser.js";
+import { baseline, CONFIGS, loudModel, randomIds } from "./tiny.js";
+
+let backend: Backend;
+beforeAll(async () => {
+  backend = await baseline();
+});
+
+describe("the arena", () => {
+  it("aligns, does not overlap, and counts what is in use", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 700 }), { maxLength: 30 }), (sizes) => {
+        const arena = new Arena(backend, 4096);
+        const seen: Tensor[] = [];
+        for (const size of sizes) {
+          const tensor = arena.tensor([size]);
+          expect(tensor.byteOffset % 256).toBe(0);
+          expect(tensor.byteOffset + tensor.byteLength).toBeLessThanOrEqual(tensor.block.byteLength);
+          for (const other of seen.filter(({ block }) => block === tensor.block)) {
+            expect(other.byteOffset + other.byteLength).toBeLessThanOrEqual(tensor.byteOffset);
+          }
+          seen.push(tensor);
+          expect(arena.peak).toBe(arena.used);
+        }
+        arena.dispose();
+      }),
+    );
+  });
+
+  it("goes back to a mark", () => {
+    const arena = new Arena(backend, 1024);
+    arena.tensor([10]);
+    const mark = arena.mark();
+    const first = arena.tensor([64]);
+    arena.tensor([1000]);
+    const { used } = arena;
+    arena.release(mark);
+    const again = arena.tensor([64]);
+    expect([again.block, again.byteOffset]).toEqual([first.block, first.byteOffset]);
+    expect(arena.used).toBeLessThan(used);
+    expect(arena.peak).toBe(used);
+    arena.dispose();
+  });
+
+  it("joins its blocks on reset, and then allocates no more", () => {
+    const before = backend.memory().used;
+    const arena = new Arena(backend, 1024);
+    const turn = () => [300, 5, 900, 12].map((size) => arena.tensor([size]).block);
+    expect(new Set(turn()).size).toBeGreaterThan(1);
+    arena.reset();
+    expect(arena.used).toBe(0);
+    const { used } = backend.memory();
+    for (let i = 0; i < 3; i++) {
+      expect(new Set(turn()).size).toBe(1);
+      expect(backend.memory().used).toBe(used);
+      arena.reset();
+    }
+    arena.dispose();
+    expect(backend.memory().used).toBe(before);
+    expect(arena.tensor([1]).byteOffset).toBe(0);
+    arena.dispose();
+  });
+});
+
+describe("parameters", () => {
+  it("are aligned views of one block, zero at first", async () => {
+    const used = backend.memory().used;
+    const shapes = new Map([
+      ["a", [3]],
+      ["b", [65, 2]],
+      ["c", [1]],
+    ]);
+    const parameters = new Parameters(backend, shapes);
+    expect(parameters.all.size % 64).toBe(0);
+    expect((await parameters.all.read()).every((value) => value === 0)).toBe(true);
+    const ends: number[] = [];
+    for (const [name, tensor] of parameters.entries()) {
+      expect(tensor.shape).toBe(shapes.get(name));
+      expect(tensor.block).toBe(parameters.all.block);
+      expect(tensor.byteOffset % 256).toBe(0);
+      expect(tensor.byteOffset).toBeGreaterThanOrEqual(ends.at(-1) ?? 0);
+      ends.push(tensor.byteOffset + tensor.byteLength);
+    }
+    expect(parameters.all.byteLength).toBeGreaterThanOrEqual(ends.at(-1) ?? 0);
+    parameters.get("b").write(new Float32Array(130).fill(2));
+    expect((await parameters.all.read()).reduce((a, b) => a + b, 0)).toBe(260);
+    expect(parameters.has("d")).toBe(false);
+    expect(() => parameters.get("d")).toThrow(/no parameter is named 'd'/);
+    expect(() => parameters.get("a").write(new Float32Array(4))).toThrow(RangeError);
+    parameters.dispose();
+    expect(backend.memory().used).toBe(used);
+  });
+
+  it("reshape keeps memory and size", () => {
+    const tensor = new Arena(backend, 1024).tensor([2, 6]);
+    expect(tensor.reshape([3, 4])).toMatchObject({ block: tensor.block, byteOffset: tensor.byteOffset, shape: [3, 4] });
+    expect(() => tensor.reshape([5])).toThrow(/\(2, 6\) has not the size of \(5\)/);
+  });
+});
+
+describe.each(CONFIGS)("memory of a pass: %s", (_, config) => {
+  const ids = randomIds(16, config.vocabSize);
+  const residual = ids.length * config.hiddenSize * 4;
+
+  it("grows by one residual a layer where nothing is recorded", async () => {
+    const peak = async (layers: number) => {
+      const model = await loudModel(backend, { ...config, layers });
+      const arena = new Arena(backend, 1 << 20);
+      forward(new Tape(arena, false), model, ids);
+      model.dispose();
+      arena.dispose();
+      return arena.peak;
+    };
+    const [two, nine] = [await peak(2), await peak(9)];
+    expect(nine - two).toBeLessThanOrEqual(7 * residual);
+  });
+
+  it("keeps of a block's gradients the residual's alone", async () => {
+    const extra = async (layers: number) => {
+      const model = await loudModel(backend, { ...config, layers });
+      const optimiser = new AdamW(model.weights);
+      const arena = new Arena(backend, 1 << 22);
+      const tape = new Tape(arena);
+      languageLoss(model)(tape, { ids, batch: 1 }, 1);
+      const { used } = arena;
+      tape.backward();
+      optimiser.dispose();
+      model.dispose();
+      arena.dispose();
+      return arena.peak - used;
+    };
+    const [two, nine] = [await extra(2), await extra(9)];
+    expect(nine - two).toBeLessThanOrEqual(7 * residual);
+  });
+});
+
+it("a block gives back all but its result, and refuses one of another size", () => {
+  const arena = new Arena(backend, 1 << 16);
+  const tape = new Tape(arena, false);
+  const input = tape.from(Float32Array.of(1, 2, 3, 4));
+  const { used } = arena;
+  const result = tape.block(input, () => {
+    tape.empty([1000]);
+    return tape.filled([4], 5);
+  });
+  expect(arena.used - used).toBe(256);
+  expect(result).toBeInstanceOf(Tensor);
+  expect(() => tape.block(input, () => tape.empty([5]))).toThrow(RangeError);
+});
