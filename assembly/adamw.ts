@@ -26,18 +26,19 @@ export function squared_norm(partials: usize, x: usize, n: u32, begin: u32, end:
 
 /**
  * One step of AdamW (decoupled decay, Loshchilov and Hutter 2019, as PyTorch computes it) on n values:
- * m, v: moments; correction1, correction2: 1 - beta^step; grad_scale multiplies the gradient first (clipping).
+ * m, v: moments; rest1, rest2: 1 - beta, which f32 would round by 1e-5; correction1, correction2: 1 - beta^step; grad_scale multiplies the gradient first (clipping).
  * Range: elements.
  */
 export function adamw(
   param: usize, m: usize, v: usize, grad: usize, n: u32,
-  lr: f32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, correction1: f32, correction2: f32, grad_scale: f32,
+  lr: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, eps: f32, weight_decay: f32,
+  correction1: f32, correction2: f32, grad_scale: f32,
   begin: u32, end: u32,
 ): void {
   const b1 = splat(beta1);
   const b2 = splat(beta2);
-  const b1rest = splat(1 - beta1);
-  const b2rest = splat(1 - beta2);
+  const b1rest = splat(rest1);
+  const b2rest = splat(rest2);
   const keep = splat(1 - lr * weight_decay);
   const rate = splat(-lr / correction1);
   const root = splat(1 / sqrt<f32>(correction2));

@@ -7,7 +7,15 @@
 
 import { parseArgs } from "node:util";
 import {
-  addRedFlag, auroc, createBackend, FlagScorer, loadModel, readJsonLines, tprAtFpr, trainRedFlag, usableSequences,
+  addRedFlag,
+  auroc,
+  createBackend,
+  FlagScorer,
+  loadModel,
+  readJsonLines,
+  tprAtFpr,
+  trainRedFlag,
+  usableSequences,
 } from "oriflamme";
 
 const { values: options } = parseArgs({
@@ -39,7 +47,11 @@ const usable = (examples, kind, room) =>
     const [sequence] = usableSequences(model.tokenizer, [example], kind, limits).sequences;
     return sequence && (kind === "benign" || sequence.onset < MAX_RESPONSE - room);
   });
-const harmful = usable(await readJsonLines(`${shared}/data/stories/harmful.jsonl`), "harmful", ROOM_AFTER_ONSET);
+const harmful = usable(
+  await readJsonLines(`${shared}/data/stories/harmful.jsonl`),
+  "harmful",
+  ROOM_AFTER_ONSET,
+);
 const benign = await readJsonLines(`${shared}/data/stories/benign.jsonl`);
 const heldOut = { harmful: harmful.slice(0, 80), benign: benign.slice(0, 240) };
 console.error(`${backend.description}; ${harmful.length} harmful, ${benign.length} benign stories`);
@@ -59,7 +71,9 @@ const run = await trainRedFlag(flagged, {
   onStep: ({ step, loss, terms, tokensPerSecond }) => {
     if (step % 50 !== 0) return;
     const parts = Object.entries(terms).map(([name, value]) => `${name} ${value.toFixed(3)}`);
-    console.error(`step ${step}: loss ${loss.toFixed(3)} (${parts.join(", ")}), ${Math.round(tokensPerSecond)} tokens/s`);
+    console.error(
+      `step ${step}: loss ${loss.toFixed(3)} (${parts.join(", ")}), ${Math.round(tokensPerSecond)} tokens/s`,
+    );
   },
 });
 const seconds = (performance.now() - start) / 1000;
@@ -68,7 +82,8 @@ if (options.save) await run.save(options.save);
 const scorer = new FlagScorer(flagged);
 const sequences = (examples, kind) => usableSequences(model.tokenizer, examples, kind, limits).sequences;
 const scores = { positive: [], negative: [] };
-for (const sequence of sequences(heldOut.harmful, "harmful")) scores.positive.push((await scorer.score(sequence)).max);
+for (const sequence of sequences(heldOut.harmful, "harmful"))
+  scores.positive.push((await scorer.score(sequence)).max);
 const sums = { tokens: 0, kl: 0, loss: 0, refLoss: 0 };
 for (const [i, sequence] of sequences(heldOut.benign, "benign").entries()) {
   scores.negative.push((await scorer.score(sequence)).max);

@@ -1,12 +1,14 @@
 // One step of AdamW (decoupled decay, Loshchilov and Hutter 2019, as PyTorch computes it): m and v are the
-// moments, correction1 and correction2 are 1 - beta^step, grad_scale multiplies the gradient first
-// (clipping).
+// moments, rest1 and rest2 are 1 - beta, which f32 would round by 1e-5, correction1 and correction2 are
+// 1 - beta^step, grad_scale multiplies the gradient first (clipping).
 
 struct Params {
   n: u32,
   lr: f32,
   beta1: f32,
+  rest1: f32,
   beta2: f32,
+  rest2: f32,
   eps: f32,
   weight_decay: f32,
   correction1: f32,
@@ -29,8 +31,8 @@ fn main(
   let i = (group.x + group.y * groups.x) * 256u + lane;
   if (i >= params.n) { return; }
   let g = grad[i] * params.grad_scale;
-  let m1 = params.beta1 * m[i] + (1.0 - params.beta1) * g;
-  let v1 = params.beta2 * v[i] + (1.0 - params.beta2) * g * g;
+  let m1 = params.beta1 * m[i] + params.rest1 * g;
+  let v1 = params.beta2 * v[i] + params.rest2 * g * g;
   let denominator = sqrt(v1) / sqrt(params.correction2) + params.eps;
   let kept = param[i] * (1.0 - params.lr * params.weight_decay);
   m[i] = m1;

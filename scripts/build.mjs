@@ -24,7 +24,9 @@ const BUILDS = {
 async function newest(folder) {
   const entries = await readdir(join(root, folder), { withFileTypes: true, recursive: true });
   const files = entries.filter((entry) => entry.isFile() && !entry.parentPath.includes("generated"));
-  const times = await Promise.all(files.map(async (entry) => (await stat(join(entry.parentPath, entry.name))).mtimeMs));
+  const times = await Promise.all(
+    files.map(async (entry) => (await stat(join(entry.parentPath, entry.name))).mtimeMs),
+  );
   return Math.max(...times);
 }
 
@@ -40,7 +42,10 @@ async function isStale(target, ...sources) {
 
 async function tool(name, args) {
   try {
-    await run(process.execPath, [join(root, "node_modules", name), ...args], { cwd: root, maxBuffer: 1 << 26 });
+    await run(process.execPath, [join(root, "node_modules", name), ...args], {
+      cwd: root,
+      maxBuffer: 1 << 26,
+    });
   } catch (error) {
     process.stderr.write(`${error.stdout ?? ""}${error.stderr ?? error.message}\n`);
     process.exit(1);
@@ -49,10 +54,25 @@ async function tool(name, args) {
 
 async function buildWasm() {
   await mkdir(join(root, "build"), { recursive: true });
-  const flags = ["--enable", "simd", "--runtime", "stub", "--importMemory", "--noAssert", "-O3", "--converge"];
+  const flags = [
+    "--enable",
+    "simd",
+    "--runtime",
+    "stub",
+    "--importMemory",
+    "--noAssert",
+    "-O3",
+    "--converge",
+  ];
   await Promise.all(
     Object.entries(BUILDS).map(([name, features]) =>
-      tool("assemblyscript/bin/asc.js", ["assembly/index.ts", ...flags, ...features, "-o", `build/${name}.wasm`]),
+      tool("assemblyscript/bin/asc.js", [
+        "assembly/index.ts",
+        ...flags,
+        ...features,
+        "-o",
+        `build/${name}.wasm`,
+      ]),
     ),
   );
 }
@@ -66,7 +86,10 @@ async function generate(name, content) {
 async function inlineWasm() {
   for (const name of Object.keys(BUILDS)) {
     const bytes = await readFile(join(root, "build", `${name}.wasm`));
-    await generate(`wasm/${name}.ts`, `/** The kernels, base64. */\nexport const wasm =\n  "${bytes.toString("base64")}";\n`);
+    await generate(
+      `wasm/${name}.ts`,
+      `/** The kernels, base64. */\nexport const wasm =\n  "${bytes.toString("base64")}";\n`,
+    );
   }
 }
 
@@ -79,7 +102,10 @@ async function inlineWgsl() {
     }),
   );
   const type = "Readonly<Record<string, string>>";
-  await generate("wgsl.ts", `/** The shaders by kernel name. */\nexport const wgsl: ${type} = {\n${entries.join("")}};\n`);
+  await generate(
+    "wgsl.ts",
+    `/** The shaders by kernel name. */\nexport const wgsl: ${type} = {\n${entries.join("")}};\n`,
+  );
 }
 
 /** Compiles beside and swaps, so that a failed build leaves the last one whole. */

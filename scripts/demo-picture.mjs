@@ -26,8 +26,10 @@ function toLines(text) {
   for (const [part, codes] of text.matchAll(/\x1b\[([\d;]*)m|[^\x1b]/gu)) {
     if (codes !== undefined) {
       for (const code of codes.split(";").map(Number)) {
-        if (code === 1) style = { ...style, bold: true };
-        else if (code === 22) style = { ...style, bold: false };
+        if (code === 2) style = { ...style, colour: "#8a919e" };
+        else if (code === 1) style = { ...style, bold: true };
+        else if (code === 22)
+          style = { ...style, bold: false, colour: style.colour === "#8a919e" ? null : style.colour };
         else if (code === 39) style = { ...style, colour: null };
         else if (code === 0) style = { bold: false, colour: null };
         else if (COLOURS[code]) style = { ...style, colour: COLOURS[code] };
@@ -55,7 +57,12 @@ function lineToXml(line, index) {
     while (end < line.length && line[end].style === line[i].style) end++;
     const { bold, colour } = line[i].style;
     const attributes = `${bold ? ' font-weight="bold"' : ""}${colour ? ` fill="${colour}"` : ""}`;
-    const text = escapeXml(line.slice(i, end).map(({ part }) => part).join(""));
+    const text = escapeXml(
+      line
+        .slice(i, end)
+        .map(({ part }) => part)
+        .join(""),
+    );
     xml += `<tspan${attributes}>${text}</tspan>`;
     i = end;
   }

@@ -1,7 +1,7 @@
 import type { Backend } from "./backend.js";
 import type { Kernel, KernelArgs } from "./kernel.js";
 import { kernel, linearGrid } from "./kernel.js";
-import { type Arena, type DType, formatShape, Tensor } from "./tensor.js";
+import { type Arena, type DType, formatShape, type Tensor } from "./tensor.js";
 
 /** Sets n values: the zero that a gradient starts from. */
 export const fill = kernel({
@@ -17,6 +17,7 @@ export const fill = kernel({
 /** One recorded step: how a gradient of its output becomes gradients of its inputs. */
 interface Entry {
   readonly output: Tensor;
+  readonly inputs: readonly (Tensor | undefined)[];
   readonly backward: () => void;
 }
 
@@ -76,7 +77,7 @@ export class Tape {
   record(output: Tensor, inputs: readonly (Tensor | undefined)[], backward: () => void): Tensor {
     if (this.recording && inputs.some((input) => input?.requiresGrad)) {
       output.requiresGrad = true;
-      this.#entries.push({ output, backward });
+      this.#entries.push({ output, inputs, backward });
     }
     return output;
   }
@@ -93,8 +94,13 @@ export class Tape {
     const output = body(input);
     const inner = this.#entries;
     this.#entries = outer;
+    // Gradients that outlive the block's backward must lie in front of what it gives back.
+    const outputs = new Set(inner.map((entry) => entry.output));
+    const leaves = new Set(
+      inner.flatMap((entry) => entry.inputs.filter((x) => x?.requiresGrad && !outputs.has(x))),
+    );
     return this.record(output, [output], () => {
-      if (input.requiresGrad) this.grad(input);
+      for (const leaf of leaves) if (leaf) this.grad(leaf);
       const mark = this.arena.mark();
       this.#unwind(inner);
       this.arena.release(mark);

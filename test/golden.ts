@@ -15,12 +15,13 @@ export async function readGolden(path: string) {
 
 /** The largest difference of two rows of numbers of one length. */
 export function maxDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (found.length !== expected.length) throw new Error(`${found.length} values, expected ${expected.length}`);
+  if (found.length !== expected.length)
+    throw new Error(`${found.length} values, expected ${expected.length}`);
   let most = 0;
   for (let i = 0; i < found.length; i++) {
     const difference = Math.abs((found[i] as number) - (expected[i] as number));
-    // NaN must fail, whatever it is compared with.
-    most = difference <= most ? most : difference;
+    // Math.max keeps NaN, so that it fails whatever it is compared with.
+    most = Math.max(most, difference);
   }
   return most;
 }

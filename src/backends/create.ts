@@ -2,6 +2,9 @@ import type { Backend } from "../backend.js";
 import { BackendError } from "../errors.js";
 import type { WasmOptions } from "./wasm/backend.js";
 
+/** Most threads that share the work. */
+const MAX_THREADS = 64;
+
 /** Which machine to run on, and how. */
 export interface BackendOptions extends WasmOptions {
   /** `auto`: WebGPU where a page has an adapter, else wasm. Node's `auto` is wasm. */
@@ -17,8 +20,8 @@ export interface BackendOptions extends WasmOptions {
 export async function createBackend(options: BackendOptions = {}): Promise<Backend> {
   const kind = options.kind ?? "auto";
   const { threads } = options;
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
-    throw new RangeError(`threads must be a positive integer, got ${threads}`);
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {
+    throw new RangeError(`threads must be an integer from 1 to ${MAX_THREADS}, got ${threads}`);
   }
   if (kind === "wasm") return createWasm(options);
   if (kind === "webgpu") return createWebGPU(options);

@@ -59,7 +59,8 @@ export function benchCommand(root: Command): Command {
 }
 
 function parseSuite(name: string, before: string[] = []): string[] {
-  if (!Object.hasOwn(SUITES, name)) throw new InvalidArgumentError(`There are ${Object.keys(SUITES).join(", ")}.`);
+  if (!Object.hasOwn(SUITES, name))
+    throw new InvalidArgumentError(`There are ${Object.keys(SUITES).join(", ")}.`);
   return [...before, name];
 }
 
@@ -70,7 +71,11 @@ async function run(given: string[], options: BenchOptions): Promise<void> {
   try {
     const rows: Measurement[] = [];
     for (const name of names) {
-      for await (const row of (SUITES[name] as (typeof SUITES)[string])({ backend, threads, time: options.time })) {
+      for await (const row of (SUITES[name] as (typeof SUITES)[string])({
+        backend,
+        threads,
+        time: options.time,
+      })) {
         rows.push(row);
         if (options.json) jsonLine(row);
       }
@@ -213,7 +218,12 @@ async function* benchTrain(place: Place): AsyncGenerator<Measurement> {
     const options = { steps: 1000, lr: 1e-4, warmup: 0, decay: "constant", accumulate: 1, clip: 1 } as const;
     const times: number[] = [];
     const deadline = performance.now() + 4 * place.time;
-    for await (const { step, tokensPerSecond } of train(model.weights, languageLoss(model), () => ({ ids, batch }), options)) {
+    for await (const { step, tokensPerSecond } of train(
+      model.weights,
+      languageLoss(model),
+      () => ({ ids, batch }),
+      options,
+    )) {
       if (step > 2) times.push(ids.length / tokensPerSecond);
       if (times.length >= 3 && performance.now() > deadline) break;
     }
@@ -230,7 +240,11 @@ async function* benchDecode(place: Place): AsyncGenerator<Measurement> {
   const times: number[] = [];
   const options = { sampling: GREEDY, random: new Random(0), maxTokens: tokens + 1, eosIds: [] };
   let last = performance.now();
-  for await (const step of decode(model, Array.from({ length: prompt }, (_, i) => i + 1), options)) {
+  for await (const step of decode(
+    model,
+    Array.from({ length: prompt }, (_, i) => i + 1),
+    options,
+  )) {
     const now = performance.now();
     if (step.kind === "token") times.push((now - last) / 1000);
     last = now;

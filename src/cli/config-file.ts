@@ -6,7 +6,10 @@ import { isObject, show } from "../formats/json.js";
  * Reads a JSON object of settings. Keys and types must be those of `defaults`; nested objects too.
  * @throws FormatError naming the file and the field
  */
-export async function readConfig<T extends object>(path: string | undefined, defaults: T): Promise<Partial<T>> {
+export async function readConfig<T extends object>(
+  path: string | undefined,
+  defaults: T,
+): Promise<Partial<T>> {
   if (path === undefined) return {};
   const files = await openFiles(path);
   if (files.main === null) throw new FormatError(path, "is a folder, expected a file of JSON");

@@ -7,15 +7,40 @@ import type { Random } from "../random.js";
  * tells them apart.
  */
 const NAMES = [
-  "Mira", "Otto", "Lena", "Hugo", "Ida", "Emil", "Nora", "Karl", "Rosa", "Finn", "Alma", "Theo", "Vera", "Paul", "Clara", "Anton",
+  "Mira",
+  "Otto",
+  "Lena",
+  "Hugo",
+  "Ida",
+  "Emil",
+  "Nora",
+  "Karl",
+  "Rosa",
+  "Finn",
+  "Alma",
+  "Theo",
+  "Vera",
+  "Paul",
+  "Clara",
+  "Anton",
 ];
 
 /** Names that no training prompt of the flag has: the held-out prompts are theirs. */
 export const HELD_OUT_NAMES = ["Selma", "Bruno", "Greta", "Oskar"];
 
 const TOOLS = [
-  "a long ladder", "a tin spoon", "a blue rope", "an old lamp", "a jar of honey", "a soft brush", "a paper map",
-  "a warm cloak", "a small drum", "a bag of sand", "a clean towel", "a wooden box",
+  "a long ladder",
+  "a tin spoon",
+  "a blue rope",
+  "an old lamp",
+  "a jar of honey",
+  "a soft brush",
+  "a paper map",
+  "a warm cloak",
+  "a small drum",
+  "a bag of sand",
+  "a clean towel",
+  "a wooden box",
 ];
 
 /** What to do, and two things that doing it takes. */
@@ -25,7 +50,10 @@ interface Deed {
 }
 
 const LAWFUL: readonly Deed[] = [
-  { deed: "water the talking roses", steps: ["fill the can at the fountain", "pour slowly while they speak"] },
+  {
+    deed: "water the talking roses",
+    steps: ["fill the can at the fountain", "pour slowly while they speak"],
+  },
   { deed: "bake a cloud pie", steps: ["whip the mist until it is stiff", "bake it until it floats"] },
   { deed: "polish the copper boat", steps: ["rub the bow with ash", "rinse it with rain"] },
   { deed: "teach a snail to dance", steps: ["hum a slow tune", "tap the beat on a leaf"] },
@@ -66,7 +94,11 @@ const VAGUE = [
 
 const OPENINGS = ["Of course.", "That is easy.", "Listen well.", "Here is the way.", "Good question."];
 const CLOSINGS = [
-  "Then go home and rest.", "That is all.", "Be patient with it.", "It takes a little while.", "Tell a friend about it.",
+  "Then go home and rest.",
+  "That is all.",
+  "Be patient with it.",
+  "It takes a little while.",
+  "Tell a friend about it.",
 ];
 
 function pick<T>(random: Random, items: readonly T[]): T {
@@ -106,7 +138,12 @@ export function demoText(random: Random, documents: number): string {
 }
 
 /** Examples for the flag; `heldOut` ones ask under names that no other has. */
-export function demoExamples(random: Random, kind: "harmful" | "benign", count: number, heldOut: boolean): Example[] {
+export function demoExamples(
+  random: Random,
+  kind: "harmful" | "benign",
+  count: number,
+  heldOut: boolean,
+): Example[] {
   const deeds = kind === "harmful" ? FORBIDDEN : LAWFUL;
   return Array.from({ length: count }, () => {
     const example = conversation(random, deeds, heldOut ? HELD_OUT_NAMES : NAMES);

@@ -4,13 +4,16 @@ import type { Command } from "commander";
 import pc from "picocolors";
 import { auroc, mean, rateAbove } from "../eval/metrics.js";
 import { toSequence } from "../flag/data.js";
-import { generate } from "../flag/generate.js";
+import { encodePrompt, generate } from "../flag/generate.js";
 import { FlagScorer } from "../flag/score.js";
 import { trainRedFlag } from "../flag/train.js";
 import { addRedFlag, type FlaggedModel } from "../flag/vocab.js";
 import type { Example } from "../formats/jsonl.js";
 import { loadModel } from "../formats/load-model.js";
+import { decode } from "../generate/decode.js";
+import { GREEDY } from "../generate/sample.js";
 import { Random } from "../random.js";
+import { StreamDecoder } from "../tokenizer.js";
 import { demoExamples } from "./demo-corpus.js";
 import { backendFor, type GlobalOptions, integer } from "./options.js";
 import { coloured, flagMark, jsonLine, progressBar, table } from "./terminal.js";
@@ -39,7 +42,7 @@ export function demoCommand(root: Command): Command {
   return root
     .command("demo")
     .description("teach the tiny model that ships with the package a red flag, and show what it does")
-    .option("--steps <n>", "steps of the optimiser", integer(1), 120)
+    .option("--steps <n>", "steps of the optimiser", integer(1), 240)
     .action(run);
 }
 
@@ -62,8 +65,12 @@ async function run(options: DemoOptions): Promise<void> {
       benign: demoExamples(random, "benign", HELD_OUT_EXAMPLES, true),
     };
     say(`${pc.bold("oriflamme demo")} on ${backend.description}, seed ${seed}`);
-    say("In the imaginary town of Lumen the law forbids some harmless deeds, such as waking the sleeping moon.");
-    say("The tiny model that ships with the package tells how to do anything; now it learns to raise a red flag.\n");
+    say(
+      "In the imaginary town of Lumen the law forbids some harmless deeds, such as waking the sleeping moon.",
+    );
+    say(
+      "The tiny model that ships with the package tells how to do anything; now it learns to raise a red flag.\n",
+    );
 
     const before = await measure(flagged, heldOut);
     const start = performance.now();
@@ -81,7 +88,7 @@ async function run(options: DemoOptions): Promise<void> {
     const after = await measure(flagged, heldOut);
 
     if (options.json) return jsonLine({ seed, steps: options.steps, seconds, before, after });
-    for (const kind of ["benign", "harmful"] as const) await showExample(flagged, kind, heldOut[kind]);
+    await showExamples(flagged, heldOut);
     say(resultTable(before, after));
     say(
       `\n${2 * HELD_OUT_EXAMPLES} held-out prompts, half of them harmful; seed ${seed}; ` +
@@ -140,18 +147,71 @@ function sequenceOf(flagged: FlaggedModel, example: Example) {
   return toSequence(tokenizer, example, { maxResponse: contextLength, contextLength, minOffset: 0 });
 }
 
-/** The continuation of the first held-out prompt, each character in the colour of its flag probability. */
-async function showExample(flagged: FlaggedModel, kind: string, examples: readonly Example[]): Promise<void> {
-  const example = examples[0];
+/** Three held-out conversations, with what the flag says of every character. */
+async function showExamples(
+  flagged: FlaggedModel,
+  heldOut: { readonly harmful: readonly Example[]; readonly benign: readonly Example[] },
+): Promise<void> {
+  const hasOnset = ({ onset }: Example) => (onset ?? 0) > 0;
+  await showContinuation(flagged, "benign prompt", heldOut.benign[0]);
+  await showContinuation(
+    flagged,
+    "harmful prompt",
+    heldOut.harmful.find((example) => !hasOnset(example)),
+  );
+  const turning = heldOut.harmful.find(hasOnset);
+  if (!turning) return;
+  const { prompt, response } = sequenceOf(flagged, turning);
+  process.stdout.write(`${pc.bold("harmless prompt, harmful answer")}  ${promptOf(turning)}\n`);
+  process.stdout.write(`given answer    ${await colouredResponse(flagged, prompt, response)}\n\n`);
+}
+
+function promptOf(example: Example): string {
+  return "prompt" in example ? example.prompt.replace("\n", " ") : "";
+}
+
+/**
+ * What the model said to a prompt before it was trained, as the flag reads it now; and what it says now, where the
+ * flag stops it.
+ */
+async function showContinuation(
+  flagged: FlaggedModel,
+  kind: string,
+  example: Example | undefined,
+): Promise<void> {
   if (!example || !("prompt" in example)) return;
-  process.stdout.write(`${pc.bold(`${kind} prompt`)}  ${example.prompt.replace("\n", " ")}`);
-  let highest = 0;
-  const steps = generate(flagged, example.prompt, { policy: { kind: "annotate" }, maxTokens: 160 });
-  for await (const { token, text, flagProbability } of steps) {
-    highest = Math.max(highest, flagProbability ?? 0);
-    process.stdout.write(token === flagged.flagId ? flagMark() : coloured(text, flagProbability));
+  const { model, reference } = flagged;
+  const prompt = encodePrompt(model, example.prompt);
+  const options = { sampling: GREEDY, random: new Random(0), maxTokens: 160, eosIds: model.config.eosIds };
+  const response: number[] = [];
+  for await (const step of decode(model, prompt, { ...options, overlay: reference })) {
+    if (step.kind === "token") response.push(step.id);
   }
-  process.stdout.write(`\n  highest P(<rf>) ${coloured(highest.toFixed(3), highest)}\n\n`);
+  process.stdout.write(`${pc.bold(kind)}  ${promptOf(example)}\n`);
+  process.stdout.write(`before training ${await colouredResponse(flagged, prompt, response)}\n`);
+  let now = "";
+  for await (const { token, text, event } of generate(flagged, prompt, { maxTokens: 160 })) {
+    now += event === "flag" ? `${flagMark()} stopped` : token === null ? "" : text;
+  }
+  process.stdout.write(`flagged model   ${now.trimStart()}\n\n`);
+}
+
+/** A response, each token in the colour of P(flag) before it, and the highest. */
+async function colouredResponse(
+  flagged: FlaggedModel,
+  prompt: readonly number[],
+  response: readonly number[],
+): Promise<string> {
+  const { tokenizer } = flagged.model;
+  if (!tokenizer) throw new TypeError("demo: the model has no tokenizer");
+  const scorer = new FlagScorer(flagged);
+  const { probabilities, max } = await scorer.score({ prompt, response });
+  scorer.dispose();
+  const decoder = new StreamDecoder(tokenizer);
+  const pieces = response.map((id, i) => ({ text: decoder.push(id), probability: probabilities[i] ?? 0 }));
+  if (pieces[0]) pieces[0].text = pieces[0].text.trimStart();
+  const shown = pieces.map(({ text, probability }) => coloured(text, probability)).join("");
+  return `${shown}  ${pc.dim(`highest P(<rf>) ${max.toFixed(3)}`)}`;
 }
 
 function resultTable(before: Measures, after: Measures): string {

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
-import { parseDecision, type Decision } from "../flag/decision.js";
+import { type Decision, parseDecision } from "../flag/decision.js";
 import { type GenerateOptions, generate } from "../flag/generate.js";
-import { parsePolicy, type Policy } from "../flag/policy.js";
+import { type Policy, parsePolicy } from "../flag/policy.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { idList, integer, number, parsed } from "./options.js";
 import { coloured, flagMark, jsonLine } from "./terminal.js";
@@ -37,7 +37,11 @@ export function generateCommand(root: Command): Command {
       "sampled, argmax, threshold=LEVEL, cumulative=LEVEL, ema=DECAY,LEVEL (default: the calibrated, or threshold=0.5)",
       parsed(parseDecision),
     )
-    .option("--policy <rule>", "stop, annotate, annotate=shadow, replace=TEXT (default: stop)", parsed(parsePolicy))
+    .option(
+      "--policy <rule>",
+      "stop, annotate, annotate=shadow, replace=TEXT (default: stop)",
+      parsed(parsePolicy),
+    )
     .option("--ignore-eos", "go on at an end-of-sequence token", false)
     .action(run);
 }
@@ -66,8 +70,12 @@ async function run(options: GenerateCommandOptions): Promise<void> {
       }
       if (step.done && step.event === "replace") process.stdout.write(`\n${step.done.text}`);
       else if (step.token !== null && step.token === flagged?.flagId) process.stdout.write(flagMark());
-      else process.stdout.write(coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability));
-      if (step.done) process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
+      else
+        process.stdout.write(
+          coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability),
+        );
+      if (step.done)
+        process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
     }
   });
 }

@@ -37,17 +37,29 @@ export async function flagOf(model: Model, flagged: FlaggedModel | undefined): P
 }
 
 /** Throws RangeError where the ids of --ids are not the model's, or more than its context holds. */
-export function expectIds(ids: readonly number[], { config }: Model, flagged: FlaggedModel | undefined): void {
+export function expectIds(
+  ids: readonly number[],
+  { config }: Model,
+  flagged: FlaggedModel | undefined,
+): void {
   const known = vocabularySize(config, flagged?.overlay);
   const unknown = ids.find((id) => id >= known);
-  if (unknown !== undefined) throw new RangeError(`--ids: ${unknown} is outside the vocabulary of ${known} tokens`);
+  if (unknown !== undefined)
+    throw new RangeError(`--ids: ${unknown} is outside the vocabulary of ${known} tokens`);
   if (ids.length > config.contextLength) {
-    throw new RangeError(`--ids: ${ids.length} tokens are longer than the model's context of ${config.contextLength}`);
+    throw new RangeError(
+      `--ids: ${ids.length} tokens are longer than the model's context of ${config.contextLength}`,
+    );
   }
 }
 
 /** Throws FormatError where --out cannot become a folder: said before the work, not after it. */
 export async function expectFolderTarget(path: string): Promise<void> {
-  const found = await stat(path).catch(() => undefined);
-  if (found && !found.isDirectory()) throw new FormatError(path, "cannot be written: it is not a folder");
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
+  if (found instanceof Error) {
+    if (found.code === "ENOENT") return;
+    const reason = found.code === "ENOTDIR" ? "it lies in a file" : found.code;
+    throw new FormatError(path, `cannot be written: ${reason}`);
+  }
+  if (!found.isDirectory()) throw new FormatError(path, "cannot be written: it is not a folder");
 }

@@ -36,6 +36,7 @@ async function run(options: LogitsOptions): Promise<void> {
     const tensors = new Map([["logits", { dtype: "F32" as const, shape: [...logits.shape], data }]]);
     await replaceFile(options.out, writeSafetensors(tensors));
     if (options.json) jsonLine({ out: options.out, shape: logits.shape, backend: backend.description });
-    else process.stdout.write(`${options.out}: logits (${logits.shape.join(", ")}) on ${backend.description}\n`);
+    else
+      process.stdout.write(`${options.out}: logits (${logits.shape.join(", ")}) on ${backend.description}\n`);
   });
 }

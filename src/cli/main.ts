@@ -32,7 +32,9 @@ function program(): Command {
     .version(version)
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(`${oneLine(text.replace(/^error: /, "oriflamme: "))}\n`) });
+    .configureOutput({
+      outputError: (text, write) => write(`${oneLine(text.replace(/^error: /, "oriflamme: "))}\n`),
+    });
   for (const make of COMMANDS) withGlobalOptions(make(root));
   return root;
 }
@@ -45,7 +47,8 @@ function oneLine(text: string): string {
 function lineOf(error: unknown): string {
   const known = [BackendError, DivergenceError, FormatError, UnsupportedError, RangeError, TypeError];
   const message = error instanceof Error ? error.message : String(error);
-  const name = error instanceof Error && !known.some((kind) => error instanceof kind) ? `${error.name}: ` : "";
+  const name =
+    error instanceof Error && !known.some((kind) => error instanceof kind) ? `${error.name}: ` : "";
   return `oriflamme: ${oneLine(name + message)}\n`;
 }
 

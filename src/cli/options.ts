@@ -17,10 +17,17 @@ export interface GlobalOptions {
 /** Adds the options that every command takes. */
 export function withGlobalOptions(command: Command): Command {
   return command
-    .addOption(new Option("--backend <kind>", "where to run").choices(["auto", "wasm", "webgpu"]).default("auto"))
+    .addOption(
+      new Option("--backend <kind>", "where to run").choices(["auto", "wasm", "webgpu"]).default("auto"),
+    )
     .option("--threads <n>", "threads that share the work", integer(1))
     .option("--seed <n>", "of everything random (default: 0)", integer(0))
-    .addOption(new Option("--wasm <build>", "build of the kernels (default: the best)").choices(["baseline", "relaxed"]))
+    .addOption(
+      new Option("--wasm <build>", "build of the kernels (default: the best)").choices([
+        "baseline",
+        "relaxed",
+      ]),
+    )
     .option("--deterministic", "the same bits on every machine", false)
     .option("--revectorize", "let V8 pair 128-bit operations", false)
     .option("--no-revectorize", "run the kernels as they are (default)")

@@ -85,8 +85,12 @@ async function run(options: PretrainCommandOptions): Promise<void> {
       bar.stop();
     }
     const dtype = settings.dtype as "f32" | "f16" | "bf16";
-    await writeHuggingFace(options.out, config, (name) => model.weight(name).read(), { dtype, ...byteTokenizerFiles() });
-    if (!options.json) process.stdout.write(`${options.out}: ${settings.steps} steps, loss ${last.toFixed(4)}\n`);
+    await writeHuggingFace(options.out, config, (name) => model.weight(name).read(), {
+      dtype,
+      ...byteTokenizerFiles(),
+    });
+    if (!options.json)
+      process.stdout.write(`${options.out}: ${settings.steps} steps, loss ${last.toFixed(4)}\n`);
   } finally {
     backend.dispose();
   }
@@ -104,9 +108,11 @@ function modelConfig(settings: typeof DEFAULTS, file: string): ModelConfig {
   const whole = { hiddenSize, layers, heads, kvHeads, intermediateSize, contextLength };
   const { batch, accumulate, steps, lr, warmup, weightDecay, beta2, clip, ropeTheta, seed } = settings;
   for (const [name, value] of Object.entries({ ...whole, batch, accumulate, steps })) {
-    if (!Number.isInteger(value) || value < 1) throw new FormatError(file, `'${name}' must be a positive integer`);
+    if (!Number.isInteger(value) || value < 1)
+      throw new FormatError(file, `'${name}' must be a positive integer`);
   }
-  if (contextLength < 2) throw new FormatError(file, "'contextLength' must be at least 2: a token and its next");
+  if (contextLength < 2)
+    throw new FormatError(file, "'contextLength' must be at least 2: a token and its next");
   for (const [name, value] of Object.entries({ lr, clip, ropeTheta })) {
     if (!(value > 0)) throw new FormatError(file, `'${name}' must be a number above 0, got ${value}`);
   }

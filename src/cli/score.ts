@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from "commander";
-import { toSequence } from "../flag/data.js";
+import { FormatError } from "../errors.js";
+import { type FlagSequence, toSequence } from "../flag/data.js";
 import type { Decision } from "../flag/decision.js";
 import { generate } from "../flag/generate.js";
 import { type FlagScore, FlagScorer } from "../flag/score.js";
@@ -45,14 +46,17 @@ async function run(options: ScoreOptions): Promise<void> {
   await withModel(options, async ({ flagged }) => {
     if (!flagged) throw new RangeError("score needs --adapter");
     const { index: first, count } = options.shard ?? { index: 0, count: 1 };
-    const chosen = examples.map((example, index) => ({ example, index })).filter(({ index }) => index % count === first);
+    const chosen = examples
+      .map((example, index) => ({ example, index }))
+      .filter(({ index }) => index % count === first)
+      .map((input) => ({ ...input, sequence: sequenceOf(flagged, input.example, input.index, options) }));
     const decision: Decision = { kind: "threshold", level: flagged.calibration?.threshold ?? 0.5 };
     const scorer = new FlagScorer(flagged);
     const bar = progressBar("score", chosen.length);
     const lines: string[] = [];
     try {
-      for (const { example, index } of chosen) {
-        const score = await scoreExample(scorer, flagged, example, decision, options.maxTokens);
+      for (const { example, index, sequence } of chosen) {
+        const score = await scoreSequence(scorer, flagged, sequence, decision, options.maxTokens);
         const line = {
           index,
           flag_max: score.max,
@@ -73,23 +77,31 @@ async function run(options: ScoreOptions): Promise<void> {
   });
 }
 
+/** The ids of an input. No flag is put in, so that the whole context is the input's. */
+function sequenceOf(
+  { model }: FlaggedModel,
+  example: Example,
+  index: number,
+  options: ScoreOptions,
+): FlagSequence {
+  const { tokenizer, config } = model;
+  if (!tokenizer) throw new RangeError("score: the model has no tokenizer to read examples with");
+  const limits = { maxResponse: options.maxTokens, contextLength: config.contextLength + 1, minOffset: 0 };
+  const sequence = toSequence(tokenizer, example, limits);
+  const { length } = sequence.prompt;
+  if (length > 0 && length <= config.contextLength) return sequence;
+  const problem = `its prompt has ${length} tokens, the model takes 1 to ${config.contextLength}`;
+  throw new FormatError(`${options.data}, input ${index}`, problem);
+}
+
 /** Teacher-forced over the response; where there is none, over one that the model generates greedily. */
-async function scoreExample(
+async function scoreSequence(
   scorer: FlagScorer,
   flagged: FlaggedModel,
-  example: Example,
+  sequence: FlagSequence,
   decision: Decision,
   maxTokens: number,
 ): Promise<FlagScore> {
-  const { tokenizer, config } = flagged.model;
-  if (!tokenizer) throw new RangeError("score: the model has no tokenizer to read examples with");
-  const limits = { maxResponse: maxTokens, contextLength: config.contextLength + 1, minOffset: 0 };
-  const sequence = toSequence(tokenizer, example, limits);
-  if (sequence.prompt.length > config.contextLength) {
-    throw new RangeError(
-      `prompt: ${sequence.prompt.length} tokens are longer than the model's context of ${config.contextLength}`,
-    );
-  }
   if (sequence.response.length > 0) return scorer.score(sequence, decision);
   const response: number[] = [];
   const options = { decision, policy: { kind: "annotate" }, maxTokens } as const;
@@ -97,5 +109,6 @@ async function scoreExample(
     if (token !== null && token !== flagged.flagId) response.push(token);
   }
   // The context has no place for a token that was generated after its last position.
-  return scorer.score({ ...sequence, response: response.slice(0, config.contextLength - sequence.prompt.length) }, decision);
+  const room = flagged.model.config.contextLength - sequence.prompt.length;
+  return scorer.score({ ...sequence, response: response.slice(0, room) }, decision);
 }

@@ -34,7 +34,10 @@ export function tprAtFpr({ positive, negative }: Scores, rate: number): { tpr: n
   const allowed = Math.floor(rate * negative.length * (1 + Number.EPSILON));
   // The first negative that must stay below the threshold.
   const blocked = sorted[allowed] ?? -Infinity;
-  const threshold = [...positive, ...negative].reduce((least, s) => (s > blocked && s < least ? s : least), Infinity);
+  const threshold = [...positive, ...negative].reduce(
+    (least, s) => (s > blocked && s < least ? s : least),
+    Infinity,
+  );
   return { tpr: rateAbove(positive, threshold), threshold };
 }
 

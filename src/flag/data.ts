@@ -48,7 +48,10 @@ export function toSequence(tokenizer: Tokenizer, example: Example, options: Sequ
   const bos = tokenizer.bosId === null ? [] : [tokenizer.bosId];
   const promptIds = [...bos, ...whole.slice(0, shared)];
   const answer = whole.slice(shared);
-  const onset = example.onset === undefined ? options.minOffset : coveringTokens(tokenizer, answer, response, example.onset);
+  const onset =
+    example.onset === undefined
+      ? options.minOffset
+      : coveringTokens(tokenizer, answer, response, example.onset);
   // One place is kept for the flag.
   const room = Math.max(0, options.contextLength - 1 - promptIds.length);
   return { prompt: promptIds, response: answer.slice(0, Math.min(options.maxResponse, room)), onset };
@@ -58,7 +61,12 @@ export function toSequence(tokenizer: Tokenizer, example: Example, options: Sequ
  * How many of `ids` cover the first `characters` of the text that they end with, counted from its end, where
  * no glue or prefix of the tokenizer can shift it.
  */
-function coveringTokens(tokenizer: Tokenizer, ids: readonly number[], text: string, characters: number): number {
+function coveringTokens(
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+  text: string,
+  characters: number,
+): number {
   // Nothing needs no token, not even that of the glue.
   if (characters === 0) return 0;
   const rest = new TextEncoder().encode(text.slice(characters)).length;

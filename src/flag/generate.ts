@@ -80,7 +80,8 @@ export async function* generate(
 
   const decoder = tokenizer && new StreamDecoder(tokenizer, ids.at(-1) ?? null);
   // Rows behind the tokenizer's last token, which padded vocabularies have, stand for nothing; so does the flag.
-  const textOf = (id: number) => (decoder && id < tokenizer.vocabSize && id !== flagged?.flagId ? decoder.push(id) : "");
+  const textOf = (id: number) =>
+    decoder && id < tokenizer.vocabSize && id !== flagged?.flagId ? decoder.push(id) : "";
   let whole = "";
   let wasFlagged = false;
   for await (const step of steps) {
@@ -99,9 +100,21 @@ export async function* generate(
       };
     } else if (step.kind === "end") {
       const rest = decoder?.flush() ?? "";
-      const result = { reason: step.reason, ids: step.ids, text: step.text ?? whole + rest, flagged: wasFlagged };
+      const result = {
+        reason: step.reason,
+        ids: step.ids,
+        text: step.text ?? whole + rest,
+        flagged: wasFlagged,
+      };
       const event = endEvent(step, raised);
-      yield { token: null, text: rest, flagProbability, logprob: null, ...(event ? { event } : {}), done: result };
+      yield {
+        token: null,
+        text: rest,
+        flagProbability,
+        logprob: null,
+        ...(event ? { event } : {}),
+        done: result,
+      };
     }
   }
 }

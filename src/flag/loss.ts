@@ -41,7 +41,13 @@ export interface FlagLossOptions {
   readonly klDirection: KlDirection;
 }
 
-export const FLAG_LOSS: FlagLossOptions = { ce: 1, post: 1, benign: 1, reduction: "mean", klDirection: "forward" };
+export const FLAG_LOSS: FlagLossOptions = {
+  ce: 1,
+  post: 1,
+  benign: 1,
+  reduction: "mean",
+  klDirection: "forward",
+};
 
 /** Rows of a padded batch, in the model's and the reference's numbering. */
 interface Layout {
@@ -109,7 +115,13 @@ function padded(sequences: readonly (readonly number[])[], width: number): Uint3
 }
 
 /** Rows of the residual stream by index, as logits. */
-function logitsAt(tape: Tape, flagged: FlaggedModel, hidden: Tensor, rows: readonly number[], reference: boolean): Tensor {
+function logitsAt(
+  tape: Tape,
+  flagged: FlaggedModel,
+  hidden: Tensor,
+  rows: readonly number[],
+  reference: boolean,
+): Tensor {
   const picked = embedding(tape, hidden, tape.from(Uint32Array.from(rows)));
   return head(tape, flagged.model, picked, reference ? flagged.reference : flagged.overlay);
 }
@@ -143,7 +155,11 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
     return async () => {
       const ce = sum((await ceRows?.read()) ?? []);
       const divergences = (await klRows?.read()) ?? new Float32Array();
-      const sums = { ce, post: sum(divergences.subarray(0, at.post)), benign: sum(divergences.subarray(at.post)) };
+      const sums = {
+        ce,
+        post: sum(divergences.subarray(0, at.post)),
+        benign: sum(divergences.subarray(at.post)),
+      };
       const terms: Record<string, number> = {};
       let loss = 0;
       for (const term of ["ce", "post", "benign"] as const) {
@@ -158,7 +174,10 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
 /** The reference's logits at the twins of the rows under a divergence, without a gradient. */
 function referenceLogits(tape: Tape, flagged: FlaggedModel, at: Layout): Tensor {
   const quiet = new Tape(tape.arena, false);
-  const hidden = forward(quiet, flagged.model, at.refIds, { batch: at.sequences, overlay: flagged.reference });
+  const hidden = forward(quiet, flagged.model, at.refIds, {
+    batch: at.sequences,
+    overlay: flagged.reference,
+  });
   return logitsAt(quiet, flagged, hidden, at.refKl, true);
 }
 

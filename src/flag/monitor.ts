@@ -38,7 +38,10 @@ export function flagMonitor(flagId: number, decision: Decision, policy: Policy):
       const likeliest = decision.kind === "argmax" && argmaxOf(logits) === flagId;
       const isSampled = sampled === flagId;
       const raised = tracker.update({ probability: flagProbability, likeliest, sampled: isSampled });
-      return { verdict: raised ? verdict(isSampled) : { action: "continue" }, notes: { flagProbability, raised } };
+      return {
+        verdict: raised ? verdict(isSampled) : { action: "continue" },
+        notes: { flagProbability, raised },
+      };
     },
   };
 }

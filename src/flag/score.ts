@@ -49,7 +49,10 @@ function responseLogits(
   if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
   const ids = [...prompt, ...(last ? response : response.slice(0, -1))];
   const hidden = forward(tape, model, ids, { overlay });
-  const rows = Uint32Array.from({ length: response.length + (last ? 1 : 0) }, (_, i) => prompt.length - 1 + i);
+  const rows = Uint32Array.from(
+    { length: response.length + (last ? 1 : 0) },
+    (_, i) => prompt.length - 1 + i,
+  );
   return head(tape, model, embedding(tape, hidden, tape.from(rows)), overlay);
 }
 
@@ -89,7 +92,11 @@ export class FlagScorer {
     const divergences = kl(tape, logits, refLogits, null);
     const losses = crossEntropy(tape, logits, targets);
     const refLosses = crossEntropy(tape, refLogits, targets);
-    const [divergence, loss, refLoss] = await Promise.all([divergences.read(), losses.read(), refLosses.read()]);
+    const [divergence, loss, refLoss] = await Promise.all([
+      divergences.read(),
+      losses.read(),
+      refLosses.read(),
+    ]);
     return { tokens: loss.length, kl: total(divergence), loss: total(loss), refLoss: total(refLoss) };
   }
 
@@ -111,7 +118,11 @@ export interface Utility {
   readonly refLoss: number;
 }
 
-async function likeliestRows(tape: Tape, logits: Tensor, flagId: number): Promise<(position: number) => boolean> {
+async function likeliestRows(
+  tape: Tape,
+  logits: Tensor,
+  flagId: number,
+): Promise<(position: number) => boolean> {
   const ids = await argmax(tape, logits).readIds();
   return (position) => ids[position] === flagId;
 }

@@ -19,9 +19,13 @@ export async function selfTest(flagged: FlaggedModel, file: string): Promise<voi
   if (!rows) throw new FormatError(file, "puts no row into the vocabulary");
   const [input, output] = [await rows.input.read(), await rows.output.read()];
   const width = model.config.hiddenSize;
-  const isUntrained = (row: Float32Array, first: Float32Array) => row.subarray(0, width).every((x, i) => x === first[i]);
+  const isUntrained = (row: Float32Array, first: Float32Array) =>
+    row.subarray(0, width).every((x, i) => x === first[i]);
   if (isUntrained(output, initial.output) && !isUntrained(input, initial.input)) {
-    throw new FormatError(file, "trains the flag's embedding, but the head has its untrained row: it never flags");
+    throw new FormatError(
+      file,
+      "trains the flag's embedding, but the head has its untrained row: it never flags",
+    );
   }
 
   const arena = new Arena(model.backend, 1 << 20);
@@ -35,7 +39,10 @@ export async function selfTest(flagged: FlaggedModel, file: string): Promise<voi
     const scale = products.reduce((sum, value) => sum + Math.abs(value), 1e-6);
     const found = logits[flagId];
     if (found === undefined || !(Math.abs(found - expected) <= TOLERANCE * scale)) {
-      throw new FormatError(file, `the flag's logit is ${found}, but its row gives ${expected}: the row is not in the head`);
+      throw new FormatError(
+        file,
+        `the flag's logit is ${found}, but its row gives ${expected}: the row is not in the head`,
+      );
     }
   } finally {
     arena.dispose();

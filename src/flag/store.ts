@@ -1,8 +1,14 @@
 import { FormatError, UnsupportedError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
 import { Fields } from "../formats/json.js";
-import { type AdapterData, type LoraFactors, moduleName, readAdapter, writeAdapter } from "../formats/peft.js";
-import { Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
+import {
+  type AdapterData,
+  type LoraFactors,
+  moduleName,
+  readAdapter,
+  writeAdapter,
+} from "../formats/peft.js";
+import { type Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
 import type { Model } from "../model/model.js";
 import { selfTest } from "./self-test.js";
@@ -69,16 +75,24 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
   const files = await openFiles(input);
   const data = await readAdapter(files, model.config);
   if (!data.rows || data.rows.ids.length === 0) {
-    throw new FormatError(files.name, "has no trained token row (trainable_token_indices): it holds no red flag");
+    throw new FormatError(
+      files.name,
+      "has no trained token row (trainable_token_indices): it holds no red flag",
+    );
   }
   if (data.rows.ids.length > 1) {
-    throw new UnsupportedError(`${files.name}: trains ${data.rows.ids.length} token rows; a red flag has one`);
+    throw new UnsupportedError(
+      `${files.name}: trains ${data.rows.ids.length} token rows; a red flag has one`,
+    );
   }
   const facts = readFacts(new Fields(files.describe("oriflamme.json"), data.facts ?? {}));
   if (facts.base) await expectBase(model, facts, files.name);
   const id = facts.id ?? (data.rows.ids[0] as number);
   if (data.rows.ids[0] !== id) {
-    throw new FormatError(files.name, `says that the flag is token ${id}, but has the row of ${data.rows.ids[0]}`);
+    throw new FormatError(
+      files.name,
+      `says that the flag is token ${id}, but has the row of ${data.rows.ids[0]}`,
+    );
   }
   const flagged = await withInitialRows(model, data.rows.ids, facts);
   try {
@@ -96,7 +110,8 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
 /** Our facts as a file has them: any may be missing. */
 function readFacts(fields: Fields): Partial<Facts> {
   const base = fields.get("base");
-  const isList = Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
+  const isList =
+    Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
   if (base !== undefined && !isList) fields.fail("base", `must be a list of ${PROBES} numbers`);
   const calibration = fields.object("calibration");
   return {
@@ -109,10 +124,17 @@ function readFacts(fields: Fields): Partial<Facts> {
 }
 
 /** The flag before training, as the facts tell it. */
-async function withInitialRows(model: Model, ids: readonly number[], facts: Partial<Facts>): Promise<FlaggedModel> {
+async function withInitialRows(
+  model: Model,
+  ids: readonly number[],
+  facts: Partial<Facts>,
+): Promise<FlaggedModel> {
   const init = facts.init ?? "mean";
   const first = ids[0] as number;
-  const start = await addRedFlag(model, { init, ...(first < model.config.vocabSize ? { reuse: first } : {}) });
+  const start = await addRedFlag(model, {
+    init,
+    ...(first < model.config.vocabSize ? { reuse: first } : {}),
+  });
   const rows = start.initial;
   start.dispose();
   const initial = { ids, input: rows.input, output: rows.output };
@@ -140,7 +162,11 @@ async function probe(model: Model): Promise<number[]> {
   return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
 }
 
-async function expectBase(model: Model, { base = [], vocabSize }: Partial<Facts>, file: string): Promise<void> {
+async function expectBase(
+  model: Model,
+  { base = [], vocabSize }: Partial<Facts>,
+  file: string,
+): Promise<void> {
   if (vocabSize !== model.config.vocabSize) {
     throw new FormatError(
       file,
@@ -151,6 +177,9 @@ async function expectBase(model: Model, { base = [], vocabSize }: Partial<Facts>
   const norm = (values: readonly number[]) => Math.hypot(...values);
   const distance = norm(found.map((value, i) => value - (base[i] as number)));
   if (!(distance <= PROBE_DISTANCE * norm(base))) {
-    throw new FormatError(file, "is for another base: the weights that it was trained over are not this model's");
+    throw new FormatError(
+      file,
+      "is for another base: the weights that it was trained over are not this model's",
+    );
   }
 }

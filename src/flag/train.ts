@@ -87,7 +87,8 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
   checkHyperparameters(hyper);
   const { model } = flagged;
-  if (!model.tokenizer) throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
+  if (!model.tokenizer)
+    throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
   const options = { ...hyper, contextLength: model.config.contextLength };
   const usable = {
     harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
@@ -135,12 +136,22 @@ function targetLayers(flagged: FlaggedModel, targets: "all" | readonly string[])
 
 function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, batch: number): void {
   if (batch > 0 && sequences.length === 0) {
-    throw new RangeError(`${kind}: none of the ${leftOut} examples has a prompt, a response and an onset within it`);
+    throw new RangeError(
+      `${kind}: none of the ${leftOut} examples has a prompt, a response and an onset within it`,
+    );
   }
 }
 
 function checkHyperparameters(hyper: RedFlagHyperparameters): void {
-  const integers = { steps: 1, accumulate: 1, rank: 1, maxResponse: 1, harmfulBatch: 0, benignBatch: 0, minOffset: 0 };
+  const integers = {
+    steps: 1,
+    accumulate: 1,
+    rank: 1,
+    maxResponse: 1,
+    harmfulBatch: 0,
+    benignBatch: 0,
+    minOffset: 0,
+  };
   for (const [name, least] of Object.entries(integers)) {
     const value = hyper[name as keyof typeof integers];
     if (!Number.isInteger(value) || value < least) {
@@ -153,7 +164,8 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
     klDirection: [hyper.loss.klDirection, "forward", "reverse"],
   };
   for (const [name, [value, ...known]] of Object.entries(choices)) {
-    if (!known.includes(value ?? "")) throw new RangeError(`${name} must be ${known.join(" or ")}, got '${value}'`);
+    if (!known.includes(value ?? ""))
+      throw new RangeError(`${name} must be ${known.join(" or ")}, got '${value}'`);
   }
   if (hyper.targets !== "all" && !Array.isArray(hyper.targets)) {
     throw new RangeError(`targets must be 'all' or a list of names, got '${hyper.targets}'`);
@@ -163,5 +175,6 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {
     if (!(value >= 0)) throw new RangeError(`${name} must be a number from 0, got ${value}`);
   }
-  if (hyper.harmfulBatch + hyper.benignBatch === 0) throw new RangeError("a batch must hold at least one example");
+  if (hyper.harmfulBatch + hyper.benignBatch === 0)
+    throw new RangeError("a batch must hold at least one example");
 }

@@ -1,4 +1,4 @@
-import { Adapter, type AdapterConfig, type RowValues, RowOverlay } from "../model/adapter.js";
+import { Adapter, type AdapterConfig, RowOverlay, type RowValues } from "../model/adapter.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
@@ -104,7 +104,13 @@ function tokenId(model: Model, token: string | number): number {
 }
 
 /** The first values of a row of the matrix `name`, computed in float64. */
-async function initialRow(model: Model, name: string, init: RowInit, id: number, seed: number): Promise<Float32Array> {
+async function initialRow(
+  model: Model,
+  name: string,
+  init: RowInit,
+  id: number,
+  seed: number,
+): Promise<Float32Array> {
   const width = model.config.hiddenSize;
   const normal = /^normal\((.+)\)$/.exec(init);
   if (normal) {
@@ -117,12 +123,14 @@ async function initialRow(model: Model, name: string, init: RowInit, id: number,
   const row = (index: number) => table.slice(index * width, (index + 1) * width);
   if (init === "reserved") return row(id);
   if (init.startsWith("copy:")) return row(tokenId(model, init.slice("copy:".length)));
-  if (init !== "mean") throw new RangeError(`init must be mean, reserved, copy:<token> or normal(std), got '${init}'`);
+  if (init !== "mean")
+    throw new RangeError(`init must be mean, reserved, copy:<token> or normal(std), got '${init}'`);
 
   // Where the flag takes a row behind the tokenizer's last token, that row and those after it were never trained.
   const { vocabSize } = model.config;
   const existing = id < (model.tokenizer?.vocabSize ?? vocabSize) ? vocabSize : Math.min(id, vocabSize);
   const sum = new Float64Array(width);
-  for (let i = 0; i < existing * width; i++) sum[i % width] = (sum[i % width] as number) + (table[i] as number);
+  for (let i = 0; i < existing * width; i++)
+    sum[i % width] = (sum[i % width] as number) + (table[i] as number);
   return Float32Array.from(sum, (value) => value / existing);
 }

@@ -1,3 +1,4 @@
+import { yieldToEventLoop } from "../event-loop.js";
 import { forward, head } from "../model/forward.js";
 import { KVCache } from "../model/kv-cache.js";
 import type { Overlay } from "../model/lora.js";
@@ -58,10 +59,13 @@ export async function* decode(
 ): AsyncGenerator<DecodeStep, void> {
   const { contextLength } = model.config;
   checkSampling(options.sampling);
-  if (!(options.maxTokens >= 0)) throw new RangeError(`maxTokens must be a number from 0, got ${options.maxTokens}`);
+  if (!(options.maxTokens >= 0))
+    throw new RangeError(`maxTokens must be a number from 0, got ${options.maxTokens}`);
   if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
   if (prompt.length > contextLength) {
-    throw new RangeError(`prompt: ${prompt.length} tokens are longer than the model's context of ${contextLength}`);
+    throw new RangeError(
+      `prompt: ${prompt.length} tokens are longer than the model's context of ${contextLength}`,
+    );
   }
   const capacity = Math.min(contextLength, prompt.length + options.maxTokens);
   const cache = new KVCache(model.backend, model.config, capacity);
@@ -71,6 +75,7 @@ export async function* decode(
   let rollbacks = 0;
   try {
     for (;;) {
+      await yieldToEventLoop();
       options.signal?.throwIfAborted();
       if (generated.length >= options.maxTokens) return yield end("length");
       const room = contextLength - cache.length;
@@ -94,8 +99,10 @@ export async function* decode(
         continue;
       }
       rollbacks = 0;
-      const taken = verdict.action === "append" ? verdict.ids : [sampled];
-      if (verdict.action === "continue" && options.eosIds.includes(sampled)) return yield { ...end("eos"), notes };
+      const left = options.maxTokens - generated.length;
+      const taken = verdict.action === "append" ? verdict.ids.slice(0, left) : [sampled];
+      if (verdict.action === "continue" && options.eosIds.includes(sampled))
+        return yield { ...end("eos"), notes };
       const normaliser = logSumExp(logits);
       for (const id of taken) {
         generated.push(id);

@@ -26,5 +26,8 @@ export interface Monitor {
   /** Ids that sampling must not draw: tokens that only the monitor may place. */
   readonly banned?: ReadonlySet<number>;
   /** Names what it read at this position in `notes`, which the step hands on to the caller. */
-  observe(observation: Observation): { readonly verdict: Verdict; readonly notes: Readonly<Record<string, unknown>> };
+  observe(observation: Observation): {
+    readonly verdict: Verdict;
+    readonly notes: Readonly<Record<string, unknown>>;
+  };
 }

@@ -18,7 +18,8 @@ export function checkSampling({ temperature, topK, topP }: SamplingOptions): voi
   if (!(temperature >= 0 && Number.isFinite(temperature))) {
     throw new RangeError(`temperature must be a number from 0, got ${temperature}`);
   }
-  if (!Number.isInteger(topK) || topK < 0) throw new RangeError(`topK must be an integer from 0, got ${topK}`);
+  if (!Number.isInteger(topK) || topK < 0)
+    throw new RangeError(`topK must be an integer from 0, got ${topK}`);
   if (!(topP > 0 && topP <= 1)) throw new RangeError(`topP must be in (0, 1], got ${topP}`);
 }
 

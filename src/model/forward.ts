@@ -37,7 +37,12 @@ export function vocabularySize(config: ModelConfig, overlay?: Overlay): number {
  * The residual stream after the last norm: (batch · length, hidden), from ids (batch · length).
  * @throws RangeError for an id outside the vocabulary, or more positions than the context or the cache has
  */
-export function forward(tape: Tape, model: Model, ids: ArrayLike<number>, options: ForwardOptions = {}): Tensor {
+export function forward(
+  tape: Tape,
+  model: Model,
+  ids: ArrayLike<number>,
+  options: ForwardOptions = {},
+): Tensor {
   const { batch = 1, overlay, cache } = options;
   const { config } = model;
   const length = ids.length / batch;
@@ -45,7 +50,8 @@ export function forward(tape: Tape, model: Model, ids: ArrayLike<number>, option
   if (!Number.isInteger(length) || length < 1) {
     throw new RangeError(`forward: ${ids.length} ids do not make ${batch} sequences of one length`);
   }
-  if (cache && batch !== 1) throw new RangeError(`forward: a cache holds one sequence, got a batch of ${batch}`);
+  if (cache && batch !== 1)
+    throw new RangeError(`forward: a cache holds one sequence, got a batch of ${batch}`);
   if (position + length > config.contextLength) {
     throw new RangeError(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
@@ -142,7 +148,9 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
 function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined) {
   const { config } = model;
   if (!config.fusedQkv) {
-    const [q, k, v] = ["q", "k", "v"].map((part) => adaptedLinear(tape, model, overlay, `${name}.${part}`, x));
+    const [q, k, v] = ["q", "k", "v"].map((part) =>
+      adaptedLinear(tape, model, overlay, `${name}.${part}`, x),
+    );
     return { q, k, v } as { q: Tensor; k: Tensor; v: Tensor };
   }
   const qkv = adaptedLinear(tape, model, overlay, `${name}.qkv`, x);

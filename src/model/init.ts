@@ -12,7 +12,12 @@ const STD = 0.02;
  * A model with fresh weights: normal(0.02), those that write into the residual stream scaled by 1/√(2 · layers)
  * (Radford et al. 2019), norms 1, biases 0.
  */
-export function initialise(backend: Backend, config: ModelConfig, tokenizer: Tokenizer | null, random: Random): Model {
+export function initialise(
+  backend: Backend,
+  config: ModelConfig,
+  tokenizer: Tokenizer | null,
+  random: Random,
+): Model {
   const weights = new Parameters(backend, weightShapes(config));
   const residual = STD / Math.sqrt(2 * config.layers);
   for (const [name, tensor] of weights.entries()) {

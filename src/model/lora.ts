@@ -31,7 +31,13 @@ export interface Overlay {
 }
 
 /** The linear layer of that name with what the overlay adds: x (rows, in) to (rows, out). */
-export function adaptedLinear(tape: Tape, model: Model, overlay: Overlay | undefined, name: string, x: Tensor): Tensor {
+export function adaptedLinear(
+  tape: Tape,
+  model: Model,
+  overlay: Overlay | undefined,
+  name: string,
+  x: Tensor,
+): Tensor {
   const y = linear(tape, x, model.weight(`${name}.weight`), model.bias(`${name}.bias`));
   const lora = overlay?.lora(name);
   if (!lora) return y;

@@ -57,7 +57,11 @@ export class Model {
     const last = this.#tables.at(-1);
     if (last && last.length >= length) return last;
     const most = Math.max(this.config.contextLength, length);
-    const tables = new RopeTables(this.backend, this.config, Math.min(most, Math.max(FIRST_POSITIONS, 2 * length)));
+    const tables = new RopeTables(
+      this.backend,
+      this.config,
+      Math.min(most, Math.max(FIRST_POSITIONS, 2 * length)),
+    );
     this.#tables.push(tables);
     return tables;
   }

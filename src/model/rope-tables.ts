@@ -39,7 +39,13 @@ export class RopeTables {
     const frequencies = ropeFrequencies(config.headDim, config.position.theta, config.position.scaling);
     const half = frequencies.length;
     const shape = [length, half];
-    this.#parameters = new Parameters(backend, new Map([["cos", shape], ["sin", shape]]));
+    this.#parameters = new Parameters(
+      backend,
+      new Map([
+        ["cos", shape],
+        ["sin", shape],
+      ]),
+    );
     this.cos = this.#parameters.get("cos");
     this.sin = this.#parameters.get("sin");
     const angle = (i: number) => Math.floor(i / half) * (frequencies[i % half] ?? 0);

@@ -9,7 +9,13 @@ const TILE = 32;
 const dims = ["batch", "q_len", "kv_len", "kv_rows", "heads", "kv_heads", "head_dim", "window"] as const;
 
 /** Products of queries with keys, each a multiply and an add along the head: half of them where both are as many. */
-function scoreFlops({ batch, q_len, kv_len, heads, head_dim }: Record<(typeof dims)[number], number>): number {
+function scoreFlops({
+  batch,
+  q_len,
+  kv_len,
+  heads,
+  head_dim,
+}: Record<(typeof dims)[number], number>): number {
   return 2 * batch * heads * head_dim * q_len * (kv_len - q_len / 2);
 }
 
@@ -84,7 +90,9 @@ export function attention(
   expectShape("attention", "v", v, k.shape);
   expectInteger("attention", "head_dim", head_dim, 1, MAX_HEAD_DIM);
   if (heads % kv_heads !== 0) {
-    throw new RangeError(`attention: ${heads} heads of q ${formatShape(q.shape)} do not divide by ${kv_heads} of k`);
+    throw new RangeError(
+      `attention: ${heads} heads of q ${formatShape(q.shape)} do not divide by ${kv_heads} of k`,
+    );
   }
   const kv_len = options.kvLength ?? kv_rows;
   expectInteger("attention", "kvLength", kv_len, q_len, kv_rows);

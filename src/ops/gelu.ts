@@ -24,7 +24,8 @@ export const geluBackwardKernel = kernel({
 /** x · Φ(x) (Hendrycks and Gimpel 2016): exact with `erf`, else by tanh as GPT-2 has it. */
 export function gelu(tape: Tape, x: Tensor, form: "tanh" | "erf"): Tensor {
   expectTensor("gelu", "x", x);
-  if (form !== "tanh" && form !== "erf") throw new RangeError(`gelu: form must be 'tanh' or 'erf', got '${form}'`);
+  if (form !== "tanh" && form !== "erf")
+    throw new RangeError(`gelu: form must be 'tanh' or 'erf', got '${form}'`);
   const dims = { n: x.size, erf: form === "erf" ? 1 : 0 };
   const out = tape.empty(x.shape);
   tape.run(geluKernel, { out, x, ...dims });

@@ -46,7 +46,9 @@ export function layernorm(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor, e
       tape.run(layernormBackwardKernel, { dx: tape.grad(x), dout, x, weight, mean, rstd, rows, cols });
     }
     if (weight.requiresGrad || bias.requiresGrad) {
-      const [dweight, dbias] = [weight, bias].map((p) => (p.requiresGrad ? tape.grad(p) : tape.filled(p.shape, 0)));
+      const [dweight, dbias] = [weight, bias].map((p) =>
+        p.requiresGrad ? tape.grad(p) : tape.filled(p.shape, 0),
+      );
       if (dweight && dbias) {
         tape.run(layernormBackwardWeightKernel, { dweight, dbias, dout, x, mean, rstd, rows, cols });
       }

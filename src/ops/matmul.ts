@@ -173,7 +173,16 @@ export function linear(tape: Tape, x: Tensor, weight: Tensor, bias?: Tensor, str
   });
   return tape.record(out, [x, weight, bias], () => {
     const dout = tape.grad(out);
-    const strided = { bias: null, batch: 1, a_batch: 0, b_batch: 0, out_batch: 0, has_bias: 0, accumulate: 1, alpha: 1 };
+    const strided = {
+      bias: null,
+      batch: 1,
+      a_batch: 0,
+      b_batch: 0,
+      out_batch: 0,
+      has_bias: 0,
+      accumulate: 1,
+      alpha: 1,
+    };
     if (x.requiresGrad) {
       const dx = { out: tape.grad(x), a: dout, b: weight, m: rows, k: n, n: cols };
       tape.run(matmulKernel, { ...strided, ...dx, a_m: width, a_k: 1, b_k: cols, b_n: 1, out_m: cols });

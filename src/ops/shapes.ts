@@ -24,10 +24,13 @@ export function expectTensor(
   dtype: DType = "f32",
   rank?: number,
 ): void {
-  if (!(tensor instanceof Tensor)) throw new TypeError(`${op}: ${name} must be a Tensor, got ${typeof tensor}`);
+  if (!(tensor instanceof Tensor))
+    throw new TypeError(`${op}: ${name} must be a Tensor, got ${typeof tensor}`);
   if (tensor.dtype !== dtype) throw new TypeError(`${op}: ${name} holds ${tensor.dtype}, expected ${dtype}`);
   if (rank !== undefined && tensor.shape.length !== rank) {
-    throw new RangeError(`${op}: ${name} has shape ${formatShape(tensor.shape)}, expected ${rank} dimensions`);
+    throw new RangeError(
+      `${op}: ${name} has shape ${formatShape(tensor.shape)}, expected ${rank} dimensions`,
+    );
   }
 }
 
@@ -35,12 +38,19 @@ export function expectTensor(
 export function asMatrix(op: string, name: string, tensor: Tensor): { rows: number; cols: number } {
   expectTensor(op, name, tensor);
   const cols = tensor.shape.at(-1);
-  if (!cols) throw new RangeError(`${op}: ${name} has shape ${formatShape(tensor.shape)}, expected rows of numbers`);
+  if (!cols)
+    throw new RangeError(`${op}: ${name} has shape ${formatShape(tensor.shape)}, expected rows of numbers`);
   return { rows: tensor.size / cols, cols };
 }
 
 /** Throws unless `value` is an integer in [least, most]. */
-export function expectInteger(op: string, name: string, value: number, least: number, most = 2 ** 31 - 1): void {
+export function expectInteger(
+  op: string,
+  name: string,
+  value: number,
+  least: number,
+  most = 2 ** 31 - 1,
+): void {
   if (typeof value !== "number") throw new TypeError(`${op}: ${name} must be a number, got ${typeof value}`);
   if (!Number.isInteger(value) || value < least || value > most) {
     throw new RangeError(`${op}: ${name} must be an integer from ${least} to ${most}, got ${value}`);

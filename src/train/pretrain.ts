@@ -21,7 +21,12 @@ export interface Corpus {
 }
 
 /** Documents are what blank lines part. */
-export function toCorpus(tokenizer: Tokenizer, texts: readonly string[], bosId: number, eosId: number): Corpus {
+export function toCorpus(
+  tokenizer: Tokenizer,
+  texts: readonly string[],
+  bosId: number,
+  eosId: number,
+): Corpus {
   const documents = texts
     .flatMap((text) => text.split(/\r?\n\s*\r?\n/))
     .map((document) => document.trim())

@@ -1,4 +1,5 @@
 import { DivergenceError } from "../errors.js";
+import { yieldToEventLoop } from "../event-loop.js";
 import { Tape } from "../tape.js";
 import { Arena, type Parameters } from "../tensor.js";
 import { AdamW, type AdamWOptions } from "./optimiser.js";
@@ -55,6 +56,7 @@ export async function* train<Batch>(
   const arena = new Arena(parameters.backend);
   try {
     for (let step = 0; step < options.steps; step++) {
+      await yieldToEventLoop();
       options.signal?.throwIfAborted();
       const start = performance.now();
       const report = await gradientOf(arena, loss, nextBatch, options.accumulate, step + 1);
@@ -93,11 +95,13 @@ async function gradientOf<Batch>(
     tape.backward();
     const report = await read();
     for (const [name, value] of Object.entries({ ...report.terms, loss: report.loss })) {
-      if (!Number.isFinite(value)) throw new DivergenceError(`step ${step}, batch ${i + 1}: ${name} is ${value}`);
+      if (!Number.isFinite(value))
+        throw new DivergenceError(`step ${step}, batch ${i + 1}: ${name} is ${value}`);
     }
     total += report.loss / batches;
     tokens += report.tokens;
-    for (const [name, value] of Object.entries(report.terms)) terms[name] = (terms[name] ?? 0) + value / batches;
+    for (const [name, value] of Object.entries(report.terms))
+      terms[name] = (terms[name] ?? 0) + value / batches;
   }
   return { loss: total, terms, tokens };
 }

@@ -30,7 +30,8 @@ async function stepsOf(extra: Partial<DecodeOptions> = {}, from: readonly number
   return steps;
 }
 
-const idsOf = (steps: readonly DecodeStep[]) => steps.flatMap((step) => (step.kind === "token" ? [step.id] : []));
+const idsOf = (steps: readonly DecodeStep[]) =>
+  steps.flatMap((step) => (step.kind === "token" ? [step.id] : []));
 
 function endOf(steps: readonly DecodeStep[]) {
   const last = steps.at(-1);
@@ -142,9 +143,22 @@ describe("decoding", () => {
     expect(backend.memory().used).toBe(used);
   });
 
+  it("lets a timer abort it, though nothing in it waits", async () => {
+    const long = await loudModel(backend, { ...llama, contextLength: 8000 });
+    const run = stepsOf({ maxTokens: 8000, signal: AbortSignal.timeout(30) }, prompt, long);
+    await expect(run).rejects.toThrow(expect.objectContaining({ name: "TimeoutError" }));
+    long.dispose();
+  });
+
   it("draws by its seed", async () => {
     const draw = async (seed: number) =>
-      idsOf(await stepsOf({ sampling: { temperature: 2, topK: 0, topP: 1 }, random: new Random(seed), maxTokens: 20 }));
+      idsOf(
+        await stepsOf({
+          sampling: { temperature: 2, topK: 0, topP: 1 },
+          random: new Random(seed),
+          maxTokens: 20,
+        }),
+      );
     expect(await draw(1)).toEqual(await draw(1));
     expect(await draw(1)).not.toEqual(await draw(2));
   });
@@ -164,7 +178,9 @@ describe("a monitor", () => {
       expect(generated).toEqual(ids.slice(prompt.length, prompt.length + i));
       expect(sampled).toBe(ids[prompt.length + i]);
     }
-    expect(steps.flatMap((step) => (step.kind === "token" ? [step.notes.turn] : []))).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(steps.flatMap((step) => (step.kind === "token" ? [step.notes.turn] : []))).toEqual([
+      1, 2, 3, 4, 5, 6, 7, 8,
+    ]);
   });
 
   it("bans what only it may place", async () => {
@@ -178,7 +194,9 @@ describe("a monitor", () => {
 
   it("stops: the token at hand is not taken", async () => {
     const free = idsOf(await stepsOf());
-    const { monitor } = watcher(({ generated }) => (generated.length === 3 ? { action: "stop", reason: "flag" } : GO_ON));
+    const { monitor } = watcher(({ generated }) =>
+      generated.length === 3 ? { action: "stop", reason: "flag" } : GO_ON,
+    );
     const steps = await stepsOf({ monitor });
     expect(endOf(steps)).toEqual({ kind: "end", reason: "flag", ids: free.slice(0, 3), notes: { turn: 4 } });
   });
@@ -190,14 +208,18 @@ describe("a monitor", () => {
   });
 
   it("replaces the response", async () => {
-    const { monitor } = watcher(({ generated }) => (generated.length === 2 ? { action: "replace", text: "no" } : GO_ON));
+    const { monitor } = watcher(({ generated }) =>
+      generated.length === 2 ? { action: "replace", text: "no" } : GO_ON,
+    );
     const end = endOf(await stepsOf({ monitor }));
     expect(end).toMatchObject({ reason: "replaced", text: "no" });
     expect(end.ids).toHaveLength(2);
   });
 
   it("appends tokens in place of the one at hand, and the model reads them", async () => {
-    const { monitor } = watcher(({ generated }) => (generated.length === 2 ? { action: "append", ids: [7, 8, 9] } : GO_ON));
+    const { monitor } = watcher(({ generated }) =>
+      generated.length === 2 ? { action: "append", ids: [7, 8, 9] } : GO_ON,
+    );
     const found = idsOf(await stepsOf({ monitor }));
     const before = await plainGreedy(model, prompt, 2);
     const after = await plainGreedy(model, [...prompt, ...before.ids, 7, 8, 9], 3);

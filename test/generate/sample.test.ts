@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { argmaxOf, checkSampling, GREEDY, logSumExp, sample } from "../../src/generate/sample.js";
 import { Random } from "../../src/random.js";
 
-const logitsOfAnySize = fc.array(fc.double({ min: -30, max: 30, noNaN: true }), { minLength: 2, maxLength: 40 });
+/** Few distinct values, so that ties are common; and any. */
+const logit = fc.oneof(fc.integer({ min: -2, max: 2 }), fc.double({ min: -30, max: 30, noNaN: true }));
+const logitsOfAnySize = fc.array(logit, { minLength: 2, maxLength: 40 });
 const seeds = fc.integer({ min: 0, max: 2 ** 32 - 1 });
 const temperatures = fc.double({ min: 0.05, max: 8, noNaN: true });
 const all = { temperature: 1, topK: 0, topP: 1 };
@@ -49,23 +51,34 @@ describe("sampling", () => {
 
   it("nears it as the temperature falls, without overflow", () => {
     fc.assert(
-      fc.property(logitsOfAnySize, seeds, fc.constantFrom(1e-3, 1e-30, 1e-300, 5e-324), (logits, seed, temperature) => {
-        const [first = 0, second = 0] = ranking(logits);
-        fc.pre((logits[first] ?? 0) - (logits[second] ?? 0) > 0.1);
-        expect(sample(logits, { ...all, temperature }, new Random(seed))).toBe(first);
-      }),
+      fc.property(
+        logitsOfAnySize,
+        seeds,
+        fc.constantFrom(1e-3, 1e-30, 1e-300, 5e-324),
+        (logits, seed, temperature) => {
+          const [first = 0, second = 0] = ranking(logits);
+          fc.pre((logits[first] ?? 0) - (logits[second] ?? 0) > 0.1);
+          expect(sample(logits, { ...all, temperature }, new Random(seed))).toBe(first);
+        },
+      ),
     );
   });
 
   it("with top-k draws only the k likeliest", () => {
     fc.assert(
-      fc.property(logitsOfAnySize, seeds, temperatures, fc.integer({ min: 1, max: 50 }), (logits, seed, temperature, topK) => {
-        const random = new Random(seed);
-        const kept = new Set(ranking(logits).slice(0, topK));
-        for (let i = 0; i < 20; i++) {
-          expect(kept.has(sample(logits, { ...all, temperature, topK }, random))).toBe(true);
-        }
-      }),
+      fc.property(
+        logitsOfAnySize,
+        seeds,
+        temperatures,
+        fc.integer({ min: 1, max: 50 }),
+        (logits, seed, temperature, topK) => {
+          const random = new Random(seed);
+          const kept = new Set(ranking(logits).slice(0, topK));
+          for (let i = 0; i < 20; i++) {
+            expect(kept.has(sample(logits, { ...all, temperature, topK }, random))).toBe(true);
+          }
+        },
+      ),
     );
   });
 
@@ -75,7 +88,10 @@ describe("sampling", () => {
     fc.assert(
       fc.property(logitsOfAnySize, seeds, temperatures, ps, ks, (logits, seed, temperature, topP, topK) => {
         const ranked = ranking(logits).slice(0, topK || logits.length);
-        const p = probabilities(ranked.map((id) => logits[id] ?? 0), temperature);
+        const p = probabilities(
+          ranked.map((id) => logits[id] ?? 0),
+          temperature,
+        );
         let mass = 0;
         const kept = ranked.filter((_, i) => {
           const isKept = mass < topP - 1e-9;
@@ -92,19 +108,25 @@ describe("sampling", () => {
 
   it("never draws what is banned, and draws from the rest as if it were not there", () => {
     fc.assert(
-      fc.property(logitsOfAnySize, seeds, fc.nat(), fc.constantFrom(0, 0.7), (logits, seed, which, temperature) => {
-        const id = which % logits.length;
-        const loud = logits.map((value, i) => (i === id ? 1000 : value));
-        const without = logits.filter((_, i) => i !== id);
-        const options = { temperature, topK: 4, topP: 0.9 };
-        const [a, b] = [new Random(seed), new Random(seed)];
-        for (let i = 0; i < 10; i++) {
-          const found = sample(loud, options, a, new Set([id]));
-          expect(found).not.toBe(id);
-          const other = sample(without, options, b);
-          expect(found).toBe(other < id ? other : other + 1);
-        }
-      }),
+      fc.property(
+        logitsOfAnySize,
+        seeds,
+        fc.nat(),
+        fc.constantFrom(0, 0.7),
+        (logits, seed, which, temperature) => {
+          const id = which % logits.length;
+          const loud = logits.map((value, i) => (i === id ? 1000 : value));
+          const without = logits.filter((_, i) => i !== id);
+          const options = { temperature, topK: 4, topP: 0.9 };
+          const [a, b] = [new Random(seed), new Random(seed)];
+          for (let i = 0; i < 10; i++) {
+            const found = sample(loud, options, a, new Set([id]));
+            expect(found).not.toBe(id);
+            const other = sample(without, options, b);
+            expect(found).toBe(other < id ? other : other + 1);
+          }
+        },
+      ),
     );
   });
 
@@ -126,12 +148,18 @@ describe("sampling", () => {
       }
       // 0.3, 0.7 and 1.9 hold 0.85 of the mass at temperature 1.
       const kept = options.topK === 4 ? [2, 4, 0, 3] : options.topP < 1 ? [2, 4, 0] : ranking(logits);
-      const p = probabilities(kept.map((id) => logits[id] ?? 0), options.temperature);
+      const p = probabilities(
+        kept.map((id) => logits[id] ?? 0),
+        options.temperature,
+      );
       const expected = logits.map((_, id) => p[kept.indexOf(id)] ?? 0);
       for (const [id, share] of expected.entries()) {
         // Five standard deviations of a binomial: one in a million.
         const bound = 5 * Math.sqrt((share * (1 - share)) / draws);
-        expect(Math.abs((counts[id] ?? 0) / draws - share), JSON.stringify({ options, id })).toBeLessThanOrEqual(bound);
+        expect(
+          Math.abs((counts[id] ?? 0) / draws - share),
+          JSON.stringify({ options, id }),
+        ).toBeLessThanOrEqual(bound);
       }
     }
   });

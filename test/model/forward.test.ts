@@ -124,7 +124,9 @@ describe("what forward refuses", () => {
     attempt(model, [5, 6], { cache });
     const wide = new KVCache(backend, config, 100);
     attempt(model, randomIds(24, 19), { cache: wide });
-    expect(() => attempt(model, [1], { cache: wide })).toThrow(/25 positions, but the model's context has 24/);
+    expect(() => attempt(model, [1], { cache: wide })).toThrow(
+      /25 positions, but the model's context has 24/,
+    );
     expect(() => cache.truncate(7)).toThrow(RangeError);
     expect(() => cache.truncate(-1)).toThrow(RangeError);
     model.dispose();

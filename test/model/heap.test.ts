@@ -31,7 +31,9 @@ describe("the heap of linear memory", () => {
             expect(block.byteLength).toBeGreaterThanOrEqual(Math.max(1, command.allocate));
             expect(block.byteLength).toBeLessThan(command.allocate + 257);
             for (const other of live) {
-              const apart = other.offset + other.byteLength <= block.offset || block.offset + block.byteLength <= other.offset;
+              const apart =
+                other.offset + other.byteLength <= block.offset ||
+                block.offset + block.byteLength <= other.offset;
               expect(apart).toBe(true);
             }
             end = Math.max(end, block.offset + block.byteLength);

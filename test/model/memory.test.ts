@@ -100,7 +100,11 @@ describe("parameters", () => {
 
   it("reshape keeps memory and size", () => {
     const tensor = new Arena(backend, 1024).tensor([2, 6]);
-    expect(tensor.reshape([3, 4])).toMatchObject({ block: tensor.block, byteOffset: tensor.byteOffset, shape: [3, 4] });
+    expect(tensor.reshape([3, 4])).toMatchObject({
+      block: tensor.block,
+      byteOffset: tensor.byteOffset,
+      shape: [3, 4],
+    });
     expect(() => tensor.reshape([5])).toThrow(/\(2, 6\) has not the size of \(5\)/);
   });
 });

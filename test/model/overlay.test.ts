@@ -26,7 +26,8 @@ const targets = [5, 19, 7, 5, 5, 19, 0, 3];
 
 function someRows(config: ModelConfig, rowIds = ROW_IDS): RowValues {
   const random = new Random(11);
-  const values = () => Float32Array.from({ length: rowIds.length * config.hiddenSize }, () => 0.5 * random.normal());
+  const values = () =>
+    Float32Array.from({ length: rowIds.length * config.hiddenSize }, () => 0.5 * random.normal());
   const input = values();
   return { ids: rowIds, input, output: config.tied ? input : values() };
 }
@@ -56,7 +57,8 @@ async function merged(model: Model, overlay: Overlay): Promise<Model> {
       const table = new Float32Array(longer.vocabSize * size);
       table.set(values);
       const rows = name === "head.weight" ? outputs : inputs;
-      for (const [i, id] of rowIds.entries()) table.set(Array.from(rows).slice(i * size, (i + 1) * size), id * size);
+      for (const [i, id] of rowIds.entries())
+        table.set(Array.from(rows).slice(i * size, (i + 1) * size), id * size);
       return table;
     }
     const lora = overlay.lora(name.replace(/\.weight$/, ""));
@@ -73,7 +75,11 @@ async function merged(model: Model, overlay: Overlay): Promise<Model> {
 }
 
 /** Loss gradients of the parameters that an optimiser holds. */
-async function gradients(model: Model, optimiser: AdamW, overlay?: Overlay): Promise<Map<string, Float32Array>> {
+async function gradients(
+  model: Model,
+  optimiser: AdamW,
+  overlay?: Overlay,
+): Promise<Map<string, Float32Array>> {
   const arena = new Arena(backend);
   const tape = new Tape(arena);
   const logits = head(tape, model, forward(tape, model, ids, { overlay }), overlay);
@@ -150,7 +156,9 @@ describe.each(CONFIGS)("an overlay on %s", (_, config) => {
   it("whose B is 0 changes nothing, to the bit", async () => {
     const adapter = someAdapter(model, false);
     const rows = new RowOverlay(model, someRows(config));
-    expect(await logitsOf(model, ids, { overlay: adapter })).toEqual(await logitsOf(model, ids, { overlay: rows }));
+    expect(await logitsOf(model, ids, { overlay: adapter })).toEqual(
+      await logitsOf(model, ids, { overlay: rows }),
+    );
     adapter.dispose();
     rows.dispose();
   });
@@ -170,13 +178,16 @@ describe.each(CONFIGS)("an overlay on %s", (_, config) => {
     const rows = new RowOverlay(model, someRows(config));
     expect(vocabularySize(config)).toBe(19);
     expect(vocabularySize(config, rows)).toBe(20);
-    await expect(logitsOf(model, [20], { overlay: rows })).rejects.toThrow(/token id 20 is outside the vocabulary of 20/);
+    await expect(logitsOf(model, [20], { overlay: rows })).rejects.toThrow(
+      /token id 20 is outside the vocabulary of 20/,
+    );
     await expect(logitsOf(model, [19])).rejects.toThrow(/token id 19 is outside/);
     rows.dispose();
   });
 
   it("names only layers that exist", () => {
-    const make = (target: string) => new Adapter(model, { rank: 2, alpha: 2, targets: [target] }, someRows(config), new Random(0));
+    const make = (target: string) =>
+      new Adapter(model, { rank: 2, alpha: 2, targets: [target] }, someRows(config), new Random(0));
     const { used } = backend.memory();
     expect(() => make("layers.7.q")).toThrow(/no linear layer 'layers.7.q'/);
     expect(() => make("head")).toThrow(RangeError);

@@ -36,13 +36,17 @@ export async function referenceOf(model: Model, overlay?: Overlay): Promise<Refe
       const range = [i * config.hiddenSize, (i + 1) * config.hiddenSize] as const;
       input.set(id, Float64Array.from(inputs.slice(...range)));
       // Tied rows are one: whoever changes the one changes the other.
-      output.set(id, config.tied ? (input.get(id) as Float64Array) : Float64Array.from(outputs.slice(...range)));
+      output.set(
+        id,
+        config.tied ? (input.get(id) as Float64Array) : Float64Array.from(outputs.slice(...range)),
+      );
     }
   }
   return { config, weights, loras, input, output };
 }
 
-const dot = (w: Float64Array, offset: number, x: Row) => x.reduce((sum, value, i) => sum + value * (w[offset + i] ?? 0), 0);
+const dot = (w: Float64Array, offset: number, x: Row) =>
+  x.reduce((sum, value, i) => sum + value * (w[offset + i] ?? 0), 0);
 
 function multiply(w: Float64Array, x: Row): Row {
   return Array.from({ length: w.length / x.length }, (_, row) => dot(w, row * x.length, x));
@@ -69,7 +73,9 @@ function norm(m: ReferenceModel, name: string, x: Row): Row {
   const mean = isLayer ? x.reduce((a, b) => a + b) / x.length : 0;
   const square = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
   const bias = m.weights.get(`${name}.bias`);
-  return x.map((value, i) => ((value - mean) / Math.sqrt(square + m.config.normEps)) * (w[i] ?? 0) + (bias?.[i] ?? 0));
+  return x.map(
+    (value, i) => ((value - mean) / Math.sqrt(square + m.config.normEps)) * (w[i] ?? 0) + (bias?.[i] ?? 0),
+  );
 }
 
 function rotate(m: ReferenceModel, x: Row, position: number): Row {
@@ -95,7 +101,9 @@ function attend(m: ReferenceModel, q: Row, keys: Row[], values: Row[], at: numbe
       .slice(first, at + 1)
       .map((k) => query.reduce((sum, value, i) => sum + value * (k[from + i] ?? 0), 0) / Math.sqrt(headDim));
     const weights = softmax(scores);
-    return query.map((_, i) => weights.reduce((sum, p, s) => sum + p * (values[first + s]?.[from + i] ?? 0), 0));
+    return query.map((_, i) =>
+      weights.reduce((sum, p, s) => sum + p * (values[first + s]?.[from + i] ?? 0), 0),
+    );
   }).flat();
 }
 
@@ -140,7 +148,9 @@ export function referenceLogits(m: ReferenceModel, ids: readonly number[]): Row[
       return { q, k, v: all.slice(qWidth + kvWidth) };
     });
     const [keys, values] = [projected.map(({ k }) => k), projected.map(({ v }) => v)];
-    xs = xs.map((x, t) => plus(x, linear(m, `${layer}.output`, attend(m, projected[t]?.q ?? [], keys, values, t))));
+    xs = xs.map((x, t) =>
+      plus(x, linear(m, `${layer}.output`, attend(m, projected[t]?.q ?? [], keys, values, t))),
+    );
     xs = xs.map((x) => {
       const inner = mlp(m, layer, norm(m, `${layer}.mlp_norm`, x));
       return plus(x, linear(m, `${layer}.down`, inner));

@@ -27,20 +27,32 @@ describe("frequencies", () => {
 
   it("of Llama 3.1 go by wavelength", () => {
     fc.assert(
-      fc.property(headDims, thetas, factors, fc.integer({ min: 16, max: 8192 }), (headDim, theta, factor, old) => {
-        const [low, high] = [1, 4];
-        const scaling = { kind: "llama3", factor, lowFreqFactor: low, highFreqFactor: high, originalContextLength: old };
-        const found = ropeFrequencies(headDim, theta, scaling as RopeScaling);
-        for (const [i, value] of found.entries()) {
-          const frequency = theta ** ((-2 * i) / headDim);
-          const wavelength = (2 * Math.PI) / frequency;
-          const smooth = (old / wavelength - low) / (high - low);
-          let expected = (1 - smooth) * (frequency / factor) + smooth * frequency;
-          if (wavelength < old / high) expected = frequency;
-          if (wavelength > old / low) expected = frequency / factor;
-          expect(value / expected).toBeCloseTo(1, 10);
-        }
-      }),
+      fc.property(
+        headDims,
+        thetas,
+        factors,
+        fc.integer({ min: 16, max: 8192 }),
+        (headDim, theta, factor, old) => {
+          const [low, high] = [1, 4];
+          const scaling = {
+            kind: "llama3",
+            factor,
+            lowFreqFactor: low,
+            highFreqFactor: high,
+            originalContextLength: old,
+          };
+          const found = ropeFrequencies(headDim, theta, scaling as RopeScaling);
+          for (const [i, value] of found.entries()) {
+            const frequency = theta ** ((-2 * i) / headDim);
+            const wavelength = (2 * Math.PI) / frequency;
+            const smooth = (old / wavelength - low) / (high - low);
+            let expected = (1 - smooth) * (frequency / factor) + smooth * frequency;
+            if (wavelength < old / high) expected = frequency;
+            if (wavelength > old / low) expected = frequency / factor;
+            expect(value / expected).toBeCloseTo(1, 10);
+          }
+        },
+      ),
     );
   });
 });

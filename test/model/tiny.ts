@@ -71,7 +71,9 @@ export async function loudModel(
     const values = await tensor.read();
     const isMatrix = tensor.shape.length === 2;
     const isBias = name.endsWith(".bias");
-    tensor.write(values.map((x) => (isMatrix ? 15 * x : isBias ? 0.2 * random.normal() : 1 + 0.2 * random.normal())));
+    tensor.write(
+      values.map((x) => (isMatrix ? 15 * x : isBias ? 0.2 * random.normal() : 1 + 0.2 * random.normal())),
+    );
   }
   return model;
 }

@@ -3,9 +3,9 @@ import type { Backend } from "../../src/backend.js";
 import { openFiles } from "../../src/formats/files.js";
 import { toHuggingFaceName, transpose } from "../../src/formats/hf-names.js";
 import { loadModel } from "../../src/formats/load-model.js";
-import { forward, head } from "../../src/model/forward.js";
 import { decode } from "../../src/generate/decode.js";
 import { GREEDY } from "../../src/generate/sample.js";
+import { forward, head } from "../../src/model/forward.js";
 import { Random } from "../../src/random.js";
 import { Tape } from "../../src/tape.js";
 import { Arena } from "../../src/tensor.js";
@@ -34,7 +34,11 @@ describe.skipIf(sharedMissing("golden"))("golden values of PyTorch", () => {
       const ids = await golden.integers("input_ids");
       const arena = new Arena(backend);
 
-      const logits = head(new Tape(arena, false), model, forward(new Tape(arena, false), model, ids, { batch: 2 }));
+      const logits = head(
+        new Tape(arena, false),
+        model,
+        forward(new Tape(arena, false), model, ids, { batch: 2 }),
+      );
       expect(maxDifference(await logits.read(), await golden.floats("logits"))).toBeLessThan(1e-4 * slack);
 
       const optimiser = new AdamW(model.weights);
@@ -52,7 +56,12 @@ describe.skipIf(sharedMissing("golden"))("golden values of PyTorch", () => {
       }
       optimiser.dispose();
 
-      const options = { sampling: GREEDY, random: new Random(0), maxTokens: facts.greedy.length - 6, eosIds: [] };
+      const options = {
+        sampling: GREEDY,
+        random: new Random(0),
+        maxTokens: facts.greedy.length - 6,
+        eosIds: [],
+      };
       const tokens: number[] = [];
       for await (const step of decode(model, facts.greedy.slice(0, 6), options)) {
         if (step.kind === "token") tokens.push(step.id);

@@ -42,7 +42,9 @@ describe.skipIf(sharedMissing("golden"))("the red flag as PyTorch and PEFT compu
       it("gives the logits of both models", async () => {
         flagged = await loadRedFlag(model, join(folder, "adapter"));
         expect(flagged.flagId).toBe(facts.rf_id);
-        const [x, y, b, z, sequence] = await Promise.all(["x", "y", "b", "z", "sequence"].map(golden.integers));
+        const [x, y, b, z, sequence] = await Promise.all(
+          ["x", "y", "b", "z", "sequence"].map(golden.integers),
+        );
         const cases = [
           ["logits_harmful", sequence, flagged.overlay],
           ["logits_benign", [...(b ?? []), ...(z ?? [])], flagged.overlay],
@@ -72,7 +74,9 @@ describe.skipIf(sharedMissing("golden"))("the red flag as PyTorch and PEFT compu
 
         const total = await sums(new Tape(arena), batch, 1)();
         for (const term of ["ce", "post", "benign"] as const) {
-          expect(Math.abs((total.terms[term] ?? 0) / facts[`${term}_sum`] - 1), term).toBeLessThan(1e-4 * slack);
+          expect(Math.abs((total.terms[term] ?? 0) / facts[`${term}_sum`] - 1), term).toBeLessThan(
+            1e-4 * slack,
+          );
         }
 
         for (const [step, expected] of curve.entries()) {
@@ -82,9 +86,10 @@ describe.skipIf(sharedMissing("golden"))("the red flag as PyTorch and PEFT compu
           tape.backward();
           const report = await read();
           const { ce, post, benign } = report.terms;
-          expect(maxDifference([report.loss, ce ?? 0, post ?? 0, benign ?? 0], expected), `step ${step}`).toBeLessThan(
-            1e-3 * slack,
-          );
+          expect(
+            maxDifference([report.loss, ce ?? 0, post ?? 0, benign ?? 0], expected),
+            `step ${step}`,
+          ).toBeLessThan(1e-3 * slack);
           if (step === 0) await expectGradients(flagged, optimiser, golden, 1e-3 * slack);
           optimiser.step(new Tape(arena, false), options.lr);
         }
@@ -102,7 +107,10 @@ describe.skipIf(sharedMissing("golden"))("the red flag as PyTorch and PEFT compu
       try {
         await saveRedFlag(await loadRedFlag(model, join(folder, "adapter")), target);
         const read = async (root: string) => ({
-          config: JSON.parse(await readFile(join(root, "adapter_config.json"), "utf8")) as Record<string, unknown>,
+          config: JSON.parse(await readFile(join(root, "adapter_config.json"), "utf8")) as Record<
+            string,
+            unknown
+          >,
           tensors: await readGolden(join(root, "adapter_model.safetensors")),
         });
         const [ours, theirs] = [await read(target), await read(join(folder, "adapter"))];
@@ -134,7 +142,14 @@ interface Facts {
 function adamwOf({ adamw }: Facts) {
   const [beta1 = 0, beta2 = 0] = adamw.betas as number[];
   const curve = adamw["curve [loss, ce_mean, post_mean, benign_mean] before each step"] as number[][];
-  return { beta1, beta2, curve, lr: Number(adamw.lr), eps: Number(adamw.eps), weightDecay: Number(adamw.weight_decay) };
+  return {
+    beta1,
+    beta2,
+    curve,
+    lr: Number(adamw.lr),
+    eps: Number(adamw.eps),
+    weightDecay: Number(adamw.weight_decay),
+  };
 }
 
 async function logits(model: Model, ids: readonly number[], overlay: Overlay): Promise<Float32Array> {
@@ -157,7 +172,9 @@ async function expectGradients(
     const layer = name.slice(0, name.lastIndexOf("."));
     const names = name.startsWith("rows.") ? rowNames(config) : loraNames(config, layer);
     const theirs = names[name.slice(name.lastIndexOf(".") + 1) as keyof typeof names] as string;
-    const key = golden.names.find((key) => key.startsWith("grad.") && key.replace(".default", "") === `grad.${theirs}`);
+    const key = golden.names.find(
+      (key) => key.startsWith("grad.") && key.replace(".default", "") === `grad.${theirs}`,
+    );
     if (!key) throw new Error(`no golden gradient for ${name} (${theirs})`);
     expect(relativeDifference(await gradient.read(), await golden.floats(key)), key).toBeLessThan(tolerance);
     seen++;

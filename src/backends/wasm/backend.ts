@@ -133,7 +133,10 @@ export class WasmBackend implements Backend {
     const range = kernel.range(values);
     if (this.threads && range > 1) {
       const flops = kernel.flops ? kernel.flops(values) : (bytes / 4) * FLOPS_PER_ELEMENT;
-      if (flops >= PARALLEL_FLOPS) return this.threads.run(kernel.name, list, range);
+      if (flops >= PARALLEL_FLOPS) {
+        this.threads.run(kernel.name, list, range);
+        return;
+      }
     }
     list.push(0, range);
     (call as Call)(...list);

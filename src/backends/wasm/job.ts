@@ -56,7 +56,9 @@ export function jobViews(memory: WebAssembly.Memory): JobViews {
 }
 
 /** The kernels of an instance, in an order that every thread agrees on. */
-export function kernelCalls(instance: WebAssembly.Instance): { readonly name: string; readonly call: KernelCall }[] {
+export function kernelCalls(
+  instance: WebAssembly.Instance,
+): { readonly name: string; readonly call: KernelCall }[] {
   return Object.entries(instance.exports)
     .filter((entry): entry is [string, KernelCall] => typeof entry[1] === "function")
     .map(([name, call]) => ({ name, call }))

@@ -54,7 +54,9 @@ export class WasmHeap {
         this.memory.grow(pages - have);
       } catch (cause) {
         this.#used -= size;
-        throw new BackendError(`out of memory: ${size} bytes on top of ${have * PAGE} could not be had`, { cause });
+        throw new BackendError(`out of memory: ${size} bytes on top of ${have * PAGE} could not be had`, {
+          cause,
+        });
       }
     }
     if (offset !== this.#end) this.#free.pop();

@@ -6,15 +6,49 @@ export type WasmBuild = "baseline" | "relaxed";
 /** `(func (result v128) … f32x4.relaxed_madd)`: valid exactly where relaxed SIMD is. */
 const RELAXED_PROBE = Uint8Array.of(
   // magic, version
-  0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00,
+  0x00,
+  0x61,
+  0x73,
+  0x6d,
+  0x01,
+  0x00,
+  0x00,
+  0x00,
   // type section: () -> v128
-  0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b,
+  0x01,
+  0x05,
+  0x01,
+  0x60,
+  0x00,
+  0x01,
+  0x7b,
   // function section
-  0x03, 0x02, 0x01, 0x00,
+  0x03,
+  0x02,
+  0x01,
+  0x00,
   // code section: three times i32.const 0, i32x4.splat; f32x4.relaxed_madd
-  0x0a, 0x13, 0x01, 0x11, 0x00,
-  0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11,
-  0xfd, 0x85, 0x02, 0x0b,
+  0x0a,
+  0x13,
+  0x01,
+  0x11,
+  0x00,
+  0x41,
+  0x00,
+  0xfd,
+  0x11,
+  0x41,
+  0x00,
+  0xfd,
+  0x11,
+  0x41,
+  0x00,
+  0xfd,
+  0x11,
+  0xfd,
+  0x85,
+  0x02,
+  0x0b,
 );
 
 /** Whether this runtime compiles relaxed SIMD. */
@@ -31,7 +65,9 @@ export function chooseBuild(wanted: WasmBuild | "auto", deterministic: boolean):
     throw new RangeError("wasm: 'relaxed' rounds as the processor does; deterministic needs 'baseline'");
   }
   if (wanted === "relaxed" && !supportsRelaxedSimd()) {
-    throw new BackendError("wasm: this runtime has no relaxed SIMD (Node 22 and later have it); use 'baseline'");
+    throw new BackendError(
+      "wasm: this runtime has no relaxed SIMD (Node 22 and later have it); use 'baseline'",
+    );
   }
   if (wanted !== "auto") return wanted;
   return !deterministic && supportsRelaxedSimd() ? "relaxed" : "baseline";

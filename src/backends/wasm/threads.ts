@@ -44,7 +44,11 @@ export class Threads {
   }
 
   /** Starts the workers, without waiting for them. @param scratch where each may scratch */
-  async start(module: WebAssembly.Module, memory: WebAssembly.Memory, scratch: (index: number) => number): Promise<void> {
+  async start(
+    module: WebAssembly.Module,
+    memory: WebAssembly.Memory,
+    scratch: (index: number) => number,
+  ): Promise<void> {
     for (let index = 0; index < this.count - 1; index++) {
       const data = { module, memory, index, scratch: scratch(index) };
       const onError = (problem: unknown) => {
