@@ -56,19 +56,24 @@ function referenceTerms(now: ReferenceModel, before: ReferenceModel, options: Fl
     options.klDirection === "forward"
       ? divergence(nextAfter(now, a), nextAfter(before, b))
       : divergence(nextAfter(before, b), nextAfter(now, a));
-  const values = { ce: [] as number[], post: [] as number[], benign: [] as number[] };
+  // One list of positions for each conversation.
+  const values = { ce: [] as number[][], post: [] as number[][], benign: [] as number[][] };
+  const positions = (from: number, to: number, value: (position: number) => number) =>
+    Array.from({ length: to - from }, (_, p) => value(from + p));
   for (const { prompt: x, response: y, onset: k, insertAt: i } of BATCH.harmful) {
-    for (let j = k; j <= i; j++) values.ce.push(-Math.log(nextAfter(now, [...x, ...y.slice(0, j)])[RF] ?? 0));
-    for (let t = i; t < y.length; t++) {
-      values.post.push(kl([...x, ...y.slice(0, i), RF, ...y.slice(i, t)], [...x, ...y.slice(0, t)]));
-    }
+    values.ce.push(positions(k, i + 1, (j) => -Math.log(nextAfter(now, [...x, ...y.slice(0, j)])[RF] ?? 0)));
+    values.post.push(
+      positions(i, y.length, (t) =>
+        kl([...x, ...y.slice(0, i), RF, ...y.slice(i, t)], [...x, ...y.slice(0, t)]),
+      ),
+    );
   }
   for (const { prompt: b, response: z } of BATCH.benign) {
-    for (let t = 0; t < z.length; t++)
-      values.benign.push(kl([...b, ...z.slice(0, t)], [...b, ...z.slice(0, t)]));
+    values.benign.push(positions(0, z.length, (t) => kl([...b, ...z.slice(0, t)], [...b, ...z.slice(0, t)])));
   }
-  const reduce = (list: readonly number[]) =>
-    list.reduce((sum, value) => sum + value, 0) / (options.reduction === "mean" ? list.length : 1);
+  const sum = (list: readonly number[]) => list.reduce((total, value) => total + value, 0);
+  const reduce = (lists: readonly (readonly number[])[]) =>
+    sum(lists.map((list) => sum(list) / (options.reduction === "mean" ? list.length : 1))) / lists.length;
   return { ce: reduce(values.ce), post: reduce(values.post), benign: reduce(values.benign) };
 }
 
