@@ -38,7 +38,7 @@ export interface FlagLossOptions {
   /**
    * Each term is the mean over its positions in a conversation, or their sum; and then the mean over the batch's
    * conversations. One mean over all positions of a batch would let long responses drown short ones: on
-   * stories260K it flags 95 % of harm at 1 % false positives, this 99 %.
+   * stories260K the divergence on benign text came out twice as large (0.050 against 0.025 nats, seed 0).
    */
   readonly reduction: "mean" | "sum";
   /** `forward`: KL(π_θ ‖ π_ref). */
