@@ -24,6 +24,8 @@ export interface Backend {
   readonly kind: "wasm" | "webgpu";
   /** For people: build and threads, or the adapter. */
   readonly description: string;
+  /** Whether the runtime was told to rewrite the kernels' vector operations; see `WasmOptions.revectorize`. */
+  readonly variant: "portable" | "revectorized";
   /** Largest block that `allocate` can return, in bytes. */
   readonly maxBlockBytes: number;
 

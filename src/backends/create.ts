@@ -9,8 +9,6 @@ const MAX_THREADS = 64;
 export interface BackendOptions extends WasmOptions {
   /** `auto`: WebGPU where a page has an adapter, else wasm. Node's `auto` is wasm. */
   readonly kind?: "auto" | "wasm" | "webgpu";
-  /** Let V8 pair 128-bit operations (Node). */
-  readonly revectorize?: boolean;
 }
 
 /**

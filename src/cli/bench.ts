@@ -116,7 +116,7 @@ function measurement(
   return {
     bench,
     who: "oriflamme",
-    variant: "portable",
+    variant: backend.variant,
     backend: backend.kind,
     threads,
     dtype: "f32",

@@ -21,6 +21,10 @@ export class BackendWrapper implements Backend {
     return this.inner.description;
   }
 
+  get variant(): Backend["variant"] {
+    return this.inner.variant;
+  }
+
   get maxBlockBytes(): number {
     return this.inner.maxBlockBytes;
   }

@@ -3,6 +3,7 @@ import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { type WasmBlock, WasmHeap } from "./memory.js";
 import { buildBytes, chooseBuild, type WasmBuild } from "./module.js";
+import { CHECK_BYTES, isUnchangedByTierUp, setRevectorize } from "./revectorize.js";
 import { canShareMemory, hardwareThreads, Threads } from "./threads.js";
 
 /** Bytes at the bottom of memory for the job that threads share; no block has address 0. */
@@ -15,6 +16,9 @@ const PARALLEL_FLOPS = 100_000;
 /** Operations an element, where a kernel does not say: about what an exponential takes. */
 const FLOPS_PER_ELEMENT = 4;
 
+/** A custom section without content: V8 keeps compiled code by the bytes, and these must not match. */
+const EMPTY_SECTION = [0x00, 0x01, 0x00];
+
 type Call = (...args: number[]) => void;
 
 /** How to make a wasm backend. */
@@ -25,6 +29,11 @@ export interface WasmOptions {
   readonly deterministic?: boolean;
   /** Threads that share the work, the caller's included; by default as many as the machine runs at once. */
   readonly threads?: number;
+  /**
+   * Let V8 pair 128-bit operations into 256-bit ones: Node 22 and later, for every module that the process compiles
+   * from then on. Checked on known inputs first; without effect where V8 has not the flag or a result differs.
+   */
+  readonly revectorize?: boolean;
   /**
    * Compiled kernels, where compiling bytes is forbidden (Workers of some hosts): `./kernels.wasm`. It imports
    * an unshared memory, so it runs on one thread.
@@ -46,6 +55,7 @@ export class WasmBackend implements Backend {
     private readonly memoryObject: WebAssembly.Memory,
     instance: WebAssembly.Instance,
     heapBase: number,
+    readonly variant: "portable" | "revectorized",
     private readonly threads: Threads | undefined,
   ) {
     this.#calls = instance.exports;
@@ -57,24 +67,40 @@ export class WasmBackend implements Backend {
     const count = options.module || !canShareMemory() ? 1 : (options.threads ?? (await hardwareThreads()));
     const shared = count > 1;
     const memory = new WebAssembly.Memory({ initial: 64, maximum: MAX_PAGES, shared });
-    const module = options.module ?? (await WebAssembly.compile(await buildBytes(build, shared)));
-    const instance = await WebAssembly.instantiate(module, { env: { memory } });
+    const compile = async (trailer: readonly number[] = []) => {
+      if (options.module) return options.module;
+      const bytes = await buildBytes(build, shared);
+      return WebAssembly.compile(new Uint8Array([...bytes, ...trailer]));
+    };
+    let isRevectorized = Boolean(options.revectorize && !options.module) && (await setRevectorize(true));
+    let module = await compile();
+    let instance = await WebAssembly.instantiate(module, { env: { memory } });
     const { scratch, SCRATCH_BYTES: scratchBytes } = instance.exports;
     if (!(scratch instanceof WebAssembly.Global) || !(scratchBytes instanceof WebAssembly.Global)) {
       throw new BackendError("wasm: the module is not this version's kernels.wasm (it exports no scratch)");
     }
-    scratch.value = BASE;
     const scratchOf = (thread: number) => BASE + thread * scratchBytes.value;
-    const missing = Math.ceil(scratchOf(count) / PAGE) - memory.buffer.byteLength / PAGE;
+    const heapBase = scratchOf(count);
+    const missing = Math.ceil((heapBase + CHECK_BYTES) / PAGE) - memory.buffer.byteLength / PAGE;
     if (missing > 0) memory.grow(missing);
+    scratch.value = BASE;
+    if (isRevectorized && !isUnchangedByTierUp(instance, memory, heapBase)) {
+      await setRevectorize(false);
+      isRevectorized = false;
+      module = await compile(EMPTY_SECTION);
+      instance = await WebAssembly.instantiate(module, { env: { memory } });
+      (instance.exports.scratch as WebAssembly.Global).value = BASE;
+    }
     const threads = shared ? new Threads(memory, instance, count) : undefined;
     await threads?.start(module, memory, (index) => scratchOf(index + 1));
-    return new WasmBackend(options.module ? "module" : build, memory, instance, scratchOf(count), threads);
+    const variant = isRevectorized ? "revectorized" : "portable";
+    return new WasmBackend(options.module ? "module" : build, memory, instance, heapBase, variant, threads);
   }
 
   get description(): string {
     const count = this.threads?.count ?? 1;
-    return `wasm (${this.build} SIMD, ${count} ${count === 1 ? "thread" : "threads"})`;
+    const variant = this.variant === "revectorized" ? ", revectorized" : "";
+    return `wasm (${this.build} SIMD${variant}, ${count} ${count === 1 ? "thread" : "threads"})`;
   }
 
   /** Threads that take part, the caller's included; workers join in as they come up. */

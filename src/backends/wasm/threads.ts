@@ -73,13 +73,14 @@ export class Threads {
     control[CONTROL.args] = list.length;
     for (let i = 0; i < list.length; i++) args[i] = list[i] as number;
     Atomics.store(control, CONTROL.next, 0);
+    Atomics.store(control, CONTROL.failed, 0);
     this.#wake(control, job);
     try {
       runChunks(control, kernel.call, list);
     } finally {
       this.#join(control);
     }
-    if (Atomics.exchange(control, CONTROL.failed, 0) !== 0) {
+    if (Atomics.load(control, CONTROL.failed) !== 0) {
       throw new BackendError(`wasm: kernel '${name}' failed in a worker thread`);
     }
   }

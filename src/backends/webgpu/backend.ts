@@ -33,6 +33,7 @@ export interface DeviceContext {
  */
 export class WebGPUBackend implements Backend {
   readonly kind = "webgpu";
+  readonly variant = "portable";
   readonly description: string;
   readonly maxBlockBytes: number;
   readonly #blocks = new Set<GPUBlock>();
