@@ -29,7 +29,7 @@ export function withGlobalOptions(command: Command): Command {
       ]),
     )
     .option("--deterministic", "the same bits on every machine", false)
-    .option("--revectorize", "let V8 pair 128-bit operations", false)
+    .option("--revectorize", "let V8 pair 128-bit operations (Node 22 and later)", false)
     .option("--no-revectorize", "run the kernels as they are (default)")
     .option("--json", "machine-readable lines only on stdout", false);
 }
