@@ -36,9 +36,8 @@ export interface FlagLossOptions {
   readonly post: number;
   readonly benign: number;
   /**
-   * Each term is the mean over its positions in a conversation, or their sum; and then the mean over the batch's
-   * conversations. One mean over all positions of a batch would let long responses drown short ones: on
-   * stories260K the divergence on benign text came out twice as large (0.050 against 0.025 nats, seed 0).
+   * Each term is the mean over its positions in a conversation, or their sum, as the paper writes it for one pair;
+   * and then the mean over the batch's conversations.
    */
   readonly reduction: "mean" | "sum";
   /** `forward`: KL(π_θ ‖ π_ref). */
