@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import type { Backend } from "../backend.js";
 import { FormatError } from "../errors.js";
 import { loadRedFlag } from "../flag/store.js";
-import { addRedFlag, type FlaggedModel } from "../flag/vocab.js";
+import type { FlaggedModel } from "../flag/vocab.js";
 import { loadModel } from "../formats/load-model.js";
 import { vocabularySize } from "../model/forward.js";
 import type { Model } from "../model/model.js";
@@ -29,11 +29,6 @@ export async function withModel(
   } finally {
     backend.dispose();
   }
-}
-
-/** The flag of --adapter, or a fresh one: what `train` starts from. */
-export async function flagOf(model: Model, flagged: FlaggedModel | undefined): Promise<FlaggedModel> {
-  return flagged ?? addRedFlag(model);
 }
 
 /** Throws RangeError where the ids of --ids are not the model's, or more than its context holds. */

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
+import { addRedFlag } from "../flag/vocab.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
-import { expectFolderTarget, flagOf, type ModelOptions, withModel } from "./load.js";
+import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
 
@@ -34,11 +35,11 @@ async function run(options: TrainCommandOptions): Promise<void> {
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
-  await withModel(options, async ({ model, flagged }) => {
+  await withModel(options, async ({ model }) => {
     const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
     const bar = progressBar("train", steps);
     const start = performance.now();
-    const training = trainRedFlag(await flagOf(model, flagged), {
+    const training = trainRedFlag(await addRedFlag(model), {
       ...config,
       steps,
       seed: options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed,

@@ -31,8 +31,8 @@ interface Facts {
 /** Numbers that are taken from the base to know it again. */
 const PROBES = 32;
 /**
- * Largest relative distance of the probes: storing weights in 4 bits moves them by some 7 %, another model's are
- * as far as 100 % and more.
+ * Largest relative distance of the probes. Storing weights in 4 bits moves each by up to 1/16 of its block's largest,
+ * about a tenth of their length in all; another model's weights are farther away than they are long.
  */
 const PROBE_DISTANCE = 0.3;
 

@@ -80,6 +80,7 @@ test("a name that is given twice", async () => {
   expect((await rejection(openFiles(twice))).message).toBe("a: was given twice");
 });
 
+// Root may read every file.
 test.skipIf(process.getuid?.() === 0)("a file that may not be read", async () => {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "a"), "x");

@@ -54,6 +54,7 @@ describe("a file", () => {
     expect(await readdir(folder)).toEqual(["f"]);
   });
 
+  // Only Linux has this device.
   test.skipIf(!existsSync("/dev/full"))("a device is written to, not replaced", async () => {
     const folder = await temporaryFolder();
     const link = join(folder, "full");
@@ -156,7 +157,7 @@ test("a full disk leaves the old file, the old folder and no debris", async (con
   expect(await readFile(join(disk, "f"), "utf8")).toBe("new");
 });
 
-/** Runs `write.ts` as it is under a limit on the size of files, which needs no rights. */
+/** Runs `write.ts` as it is under a limit on the size of files, which needs no rights but a shell with `ulimit`. */
 test.skipIf(process.platform === "win32")(
   "a limit on file sizes is reported like a full disk",
   async (context) => {

@@ -70,7 +70,7 @@ export class WasmBackend implements Backend {
     const compile = async (trailer: readonly number[] = []) => {
       if (options.module) return options.module;
       const bytes = await buildBytes(build, shared);
-      return WebAssembly.compile(new Uint8Array([...bytes, ...trailer]));
+      return WebAssembly.compile(trailer.length > 0 ? Uint8Array.of(...bytes, ...trailer) : bytes);
     };
     let isRevectorized = Boolean(options.revectorize && !options.module) && (await setRevectorize(true));
     let module = await compile();
