@@ -66,8 +66,8 @@ export function forward(
   let x = embed(tape, model, ids, place);
   for (let layer = 0; layer < config.layers; layer++) {
     x = tape.block(x, (x) => {
-      const afterAttention = add(tape, x, attentionPart(tape, model, layer, x, place));
-      return add(tape, afterAttention, mlpPart(tape, model, layer, afterAttention, overlay));
+      const afterAttention = attentionPart(tape, model, layer, x, place);
+      return mlpPart(tape, model, layer, afterAttention, overlay);
     });
   }
   cache?.advance(length);
@@ -90,7 +90,7 @@ interface Place {
 export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
   const { config } = model;
   const weight = model.weight(config.tied ? "embed.weight" : "head.weight");
-  const logits = linear(tape, x, weight, undefined, vocabularySize(config, overlay));
+  const logits = linear(tape, x, weight, { stride: vocabularySize(config, overlay) });
   const rows = overlay?.rows;
   if (!rows) return logits;
   const own = matmul(tape, x, rows.output, { transposeB: true });
@@ -125,6 +125,7 @@ function norm(tape: Tape, model: Model, name: string, x: Tensor): Tensor {
   return layernorm(tape, x, weight, model.weight(`${name}.bias`), model.config.normEps);
 }
 
+/** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
   const { batch, length, position, cache, overlay } = place;
@@ -142,7 +143,7 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   if (cache) ({ k, v } = cache.append(layer, k, v));
   const mixed = attention(tape, q, k, v, { window: config.window, kvLength: position + length });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
-  return adaptedLinear(tape, model, overlay, `${name}.output`, rows);
+  return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }
 
 function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined) {
@@ -163,6 +164,7 @@ function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay:
   };
 }
 
+/** x + mlp(norm(x)) */
 function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
   const { config } = model;
   const name = `layers.${layer}`;
@@ -172,5 +174,5 @@ function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Ov
     config.mlp === "swiglu"
       ? swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, normed), up)
       : gelu(tape, up, config.mlp === "gelu_tanh" ? "tanh" : "erf");
-  return adaptedLinear(tape, model, overlay, `${name}.down`, inner);
+  return adaptedLinear(tape, model, overlay, `${name}.down`, inner, x);
 }
