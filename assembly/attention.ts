@@ -6,6 +6,11 @@ import { gemm, pack, zeroRow } from "./tile";
 
 /** Keys of a tile: eight panels. */
 const KEYS: i32 = 64;
+/**
+ * How far scores may rise above a row's maximum before it is moved and what was summed up so far scaled down: terms
+ * stay under e^8, and most tiles spare their rows the scaling (FlashAttention-4's trick).
+ */
+const SLACK: f32 = 8;
 /** Queries of a tile: a multiple of the register tile's height in both builds. */
 const QUERIES: i32 = 48;
 const TILE_ROW: usize = <usize>KEYS << 2;
@@ -25,26 +30,54 @@ function lastKey(p: i32, key: i32, keys: i32): i32 {
   return min(keys, p + 1 - key);
 }
 
-/** Sets the floats outside [first, last) of a row of the tile. */
+/** Columns of the tile that rows up to position `p` see, in whole steps of 16: what lies right of them is left alone. */
 // @ts-ignore: decorator
 @inline
-function maskRow(row: usize, first: i32, last: i32, value: f32): void {
-  for (let j = 0; j < first; j++) store<f32>(row + (<usize>j << 2), value);
-  for (let j = max(0, last); j < KEYS; j++) store<f32>(row + (<usize>j << 2), value);
+function visibleKeys(p: i32, key: i32, keys: i32): i32 {
+  return min(keys, p + 1 - key) + 15 & ~15;
 }
 
-/** The largest score of a row of the tile, in four chains, since one would wait for each comparison. */
+/** Sets the floats outside [first, last) of the first `width` of a row of the tile. */
 // @ts-ignore: decorator
 @inline
-function tileMax(row: usize): f32 {
+function maskRow(row: usize, width: i32, first: i32, last: i32, value: f32): void {
+  for (let j = 0; j < first; j++) store<f32>(row + (<usize>j << 2), value);
+  for (let j = max(0, last); j < width; j++) store<f32>(row + (<usize>j << 2), value);
+}
+
+/** The largest score of `bytes` (a multiple of 64) of a row, in four chains: one would wait for each comparison. */
+// @ts-ignore: decorator
+@inline
+function rowMaximum(row: usize, bytes: usize): f32 {
   let a = v128.load(row), b = v128.load(row, 16), c = v128.load(row, 32), d = v128.load(row, 48);
-  for (let j: usize = 64; j < TILE_ROW; j += 64) {
+  for (let j: usize = 64; j < bytes; j += 64) {
     a = larger4(a, v128.load(row + j));
     b = larger4(b, v128.load(row + j, 16));
     c = larger4(c, v128.load(row + j, 32));
     d = larger4(d, v128.load(row + j, 48));
   }
   return max4(larger4(larger4(a, b), larger4(c, d)));
+}
+
+/**
+ * Turns `bytes` (a multiple of 64) of a row of scores into e^(score - m) and returns their sum. Vectors go in pairs,
+ * loads before stores, for V8's revectorisation.
+ */
+// @ts-ignore: decorator
+@inline
+function exponentials(row: usize, bytes: usize, m: f32): f32 {
+  const shift = splat(m);
+  let sum0 = splat(0);
+  let sum1 = splat(0);
+  for (const end = row + bytes; row < end; row += 32) {
+    const e0 = expTerm4(f32x4.sub(v128.load(row), shift));
+    const e1 = expTerm4(f32x4.sub(v128.load(row, 16), shift));
+    v128.store(row, e0);
+    v128.store(row, e1, 16);
+    sum0 = f32x4.add(sum0, e0);
+    sum1 = f32x4.add(sum1, e1);
+  }
+  return sum4(f32x4.add(sum0, sum1));
 }
 
 // @ts-ignore: decorator
@@ -63,30 +96,27 @@ function scaleRow(p: usize, n: i32, factor: f32): void {
 }
 
 /**
- * Turns a row of scores into e^(score - maximum) and brings the row's running maximum and sum (`stat`) and its
- * output up to date.
+ * Turns a row of scores into e^(score - shift) and brings the row's shift, which its maximum exceeds by SLACK at
+ * most, its sum (`stat` holds both) and its output up to date.
  */
 // @ts-ignore: decorator
 @inline
-function softmaxRow(row: usize, stat: usize, out: usize, head_dim: i32, first: i32, last: i32): void {
-  if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
-  const before = load<f32>(stat);
-  const m = max(before, tileMax(row));
-  const shift = splat(m);
-  let sum = splat(0);
-  for (let j: usize = 0; j < TILE_ROW; j += 16) {
-    const e = expTerm4(f32x4.sub(v128.load(row + j), shift));
-    v128.store(row + j, e);
-    sum = f32x4.add(sum, e);
+function softmaxRow(row: usize, width: i32, stat: usize, out: usize, head_dim: i32, first: i32, last: i32): void {
+  if (first > 0 || last < width) maskRow(row, width, first, last, -Infinity);
+  const bytes = <usize>width << 2;
+  const maximum = rowMaximum(row, bytes);
+  let shift = load<f32>(stat);
+  let sum = load<f32>(stat, 4);
+  if (!(maximum <= shift + SLACK)) {
+    if (sum != 0) {
+      const correction = exp1(shift - maximum);
+      sum *= correction;
+      scaleRow(out, head_dim, correction);
+    }
+    shift = maximum;
+    store<f32>(stat, shift);
   }
-  let kept = load<f32>(stat, 4);
-  if (m != before) {
-    const correction = exp1(before - m);
-    kept *= correction;
-    scaleRow(out, head_dim, correction);
-  }
-  store<f32>(stat, m);
-  store<f32>(stat, kept + sum4(sum), 4);
+  store<f32>(stat, sum + exponentials(row, bytes, shift), 4);
 }
 
 /**
@@ -112,17 +142,13 @@ function attendRow(
       for (; i < bytes; i += 4) s += load<f32>(q + i) * load<f32>(key + i);
       store<f32>(scratch + (<usize>c << 2), s * scale);
     }
-    maskRow(scratch, 0, keys, -Infinity);
-    const next = max(m, tileMax(scratch));
-    let e4 = splat(0);
-    for (let i: usize = 0; i < TILE_ROW; i += 16) {
-      const e = expTerm4(f32x4.sub(v128.load(scratch + i), splat(next)));
-      v128.store(scratch + i, e);
-      e4 = f32x4.add(e4, e);
-    }
+    const width = keys + 15 & ~15;
+    maskRow(scratch, width, 0, keys, -Infinity);
+    const next = max(m, rowMaximum(scratch, <usize>width << 2));
+    const terms = exponentials(scratch, <usize>width << 2, next);
     const correction = exp1(m - next);
     if (j > first) scaleRow(out, head_dim, correction);
-    sum = (j > first ? sum * correction : 0) + sum4(e4);
+    sum = (j > first ? sum * correction : 0) + terms;
     m = next;
     for (let c = 0; c < keys; c++) {
       const p = load<f32>(scratch + (<usize>c << 2));
@@ -198,18 +224,20 @@ export function attention(
           if (firstKey(p, key, window) >= keys) break;
           const rows = min(QUERIES, <i32>q_len - t);
           const at = ((<usize>b * q_len + t) * heads + h) * head;
-          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, keys, scale);
+          const width = visibleKeys(p + rows - 1, key, keys);
+          const seen = min(width, keys);
+          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, seen, scale);
           for (let r = 0; r < rows; r++) {
             const row = scores + <usize>r * TILE_ROW;
             const first = firstKey(p + r, key, window);
             const last = lastKey(p + r, key, keys);
             if (first < last) {
-              softmaxRow(row, stat + (<usize>(t + r) << 3), out + at + <usize>r * qRow, head_dim, first, last);
+              softmaxRow(row, width, stat + (<usize>(t + r) << 3), out + at + <usize>r * qRow, head_dim, first, last);
             } else {
-              maskRow(row, 0, 0, 0);
+              maskRow(row, width, 0, 0, 0);
             }
           }
-          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, 0, vTile, kvRow, rows, keys, head_dim, 1);
+          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, 0, vTile, kvRow, rows, seen, head_dim, 1);
         }
       }
     }
@@ -252,20 +280,31 @@ export function attention_delta(
   }
 }
 
-/** p = e^(score - lse) inside [first, last), 0 outside; dscore = p · (dp - delta) · scale in place of dp. */
+/**
+ * p = e^(score - lse) inside [first, last), 0 outside; dscore = p · (dp - delta) · scale in place of dp, which may be
+ * anything outside: the first `width` of each row are made.
+ */
 // @ts-ignore: decorator
 @inline
-function softmaxBackwardRow(row: usize, drow: usize, lse: f32, delta: f32, scale: f32, first: i32, last: i32): void {
+function softmaxBackwardRow(
+  row: usize, drow: usize, width: i32, lse: f32, delta: f32, scale: f32, first: i32, last: i32,
+): void {
   const lse4 = splat(lse);
   const delta4 = splat(delta);
   const scale4 = splat(scale);
-  if (first > 0 || last < KEYS) maskRow(row, first, last, -Infinity);
-  for (let j: usize = 0; j < TILE_ROW; j += 16) {
-    const p = expTerm4(f32x4.sub(v128.load(row + j), lse4));
-    v128.store(row + j, p);
-    v128.store(drow + j, f32x4.mul(f32x4.mul(p, f32x4.sub(v128.load(drow + j), delta4)), scale4));
+  if (first > 0 || last < width) maskRow(row, width, first, last, -Infinity);
+  const bytes = <usize>width << 2;
+  for (let j: usize = 0; j < bytes; j += 32) {
+    const p0 = expTerm4(f32x4.sub(v128.load(row + j), lse4));
+    const p1 = expTerm4(f32x4.sub(v128.load(row + j, 16), lse4));
+    const d0 = f32x4.mul(f32x4.mul(p0, f32x4.sub(v128.load(drow + j), delta4)), scale4);
+    const d1 = f32x4.mul(f32x4.mul(p1, f32x4.sub(v128.load(drow + j, 16), delta4)), scale4);
+    v128.store(row + j, p0);
+    v128.store(row + j, p1, 16);
+    v128.store(drow + j, d0);
+    v128.store(drow + j, d1, 16);
   }
-  if (first > 0 || last < KEYS) maskRow(drow, first, last, 0);
+  if (first > 0 || last < width) maskRow(drow, width, first, last, 0);
 }
 
 /**
@@ -304,22 +343,24 @@ export function attention_backward(
           if (firstKey(p, key, window) >= keys) break;
           const rows = min(QUERIES, <i32>q_len - t);
           const at = ((<usize>b * q_len + t) * heads + h) * head;
-          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, keys, scale);
-          gemm(dscores, TILE_ROW, zeros, 0, dout + at, qRow, 4, 0, valuesT, 0, rows, head_dim, keys, 1);
+          const width = visibleKeys(p + rows - 1, key, keys);
+          const seen = min(width, keys);
+          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, seen, scale);
+          gemm(dscores, TILE_ROW, zeros, 0, dout + at, qRow, 4, 0, valuesT, 0, rows, head_dim, seen, 1);
           for (let r = 0; r < rows; r++) {
             const stat = stats + ((<usize>b * heads + h) * q_len + t + r << 3);
             const first = min(keys, firstKey(p + r, key, window));
             const last = max(first, lastKey(p + r, key, keys));
             softmaxBackwardRow(
-              scores + <usize>r * TILE_ROW, dscores + <usize>r * TILE_ROW,
+              scores + <usize>r * TILE_ROW, dscores + <usize>r * TILE_ROW, width,
               load<f32>(stat), load<f32>(stat, 4), scale, first, last,
             );
           }
           const dkTile = dk + tileStart;
           const dvTile = dv + tileStart;
-          gemm(dvTile, kvRow, dvTile, kvRow, scores, 4, TILE_ROW, 0, dout + at, qRow, keys, rows, head_dim, 1);
-          gemm(dkTile, kvRow, dkTile, kvRow, dscores, 4, TILE_ROW, 0, q + at, qRow, keys, rows, head_dim, 1);
-          gemm(dq + at, qRow, dq + at, qRow, dscores, TILE_ROW, 4, 0, k + tileStart, kvRow, rows, keys, head_dim, 1);
+          gemm(dvTile, kvRow, dvTile, kvRow, scores, 4, TILE_ROW, 0, dout + at, qRow, seen, rows, head_dim, 1);
+          gemm(dkTile, kvRow, dkTile, kvRow, dscores, 4, TILE_ROW, 0, q + at, qRow, seen, rows, head_dim, 1);
+          gemm(dq + at, qRow, dq + at, qRow, dscores, TILE_ROW, 4, 0, k + tileStart, kvRow, rows, seen, head_dim, 1);
         }
       }
     }
