@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 const builtWorker = {
   name: "built-worker",
   transform(code: string, id: string) {
-    if (!id.endsWith("/src/backends/wasm/threads.ts")) return undefined;
+    if (!id.endsWith("/src/backends/wasm/spawn-node.ts")) return undefined;
     return code.replace('"./worker.js"', '"../../../dist/backends/wasm/worker.js"');
   },
 };

@@ -1,23 +1,18 @@
 import type { Backend, MemoryReport } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
+import { JOB_BYTES } from "./job.js";
+import { instantiate, loadBuild } from "./load.js";
 import { type WasmBlock, WasmHeap } from "./memory.js";
-import { buildBytes, chooseBuild, type WasmBuild } from "./module.js";
-import { CHECK_BYTES, isUnchangedByTierUp, setRevectorize } from "./revectorize.js";
-import { canShareMemory, hardwareThreads, Threads } from "./threads.js";
+import { chooseBuild, type WasmBuild } from "./module.js";
+import { hardwareThreads, kernelFailure, sharedMemory, Threads } from "./threads.js";
 
-/** Bytes at the bottom of memory for the job that threads share; no block has address 0. */
-const BASE = 1024;
-const PAGE = 65536;
 /** The address space of wasm32, in pages. */
 const MAX_PAGES = 65536;
-/** Calls of fewer operations stay on the calling thread: waking another takes as long. */
-const PARALLEL_FLOPS = 100_000;
+/** Operations that are worth a thread: a call of fewer than two shares stays on the calling one. */
+const SHARE_FLOPS = 50_000;
 /** Operations an element, where a kernel does not say: about what an exponential takes. */
 const FLOPS_PER_ELEMENT = 4;
-
-/** A custom section without content: V8 keeps compiled code by the bytes, and these must not match. */
-const EMPTY_SECTION = [0x00, 0x01, 0x00];
 
 type Call = (...args: number[]) => void;
 
@@ -49,6 +44,7 @@ export class WasmBackend implements Backend {
   readonly #calls: Readonly<Record<string, WebAssembly.ExportValue>>;
   /** The call's arguments, kept so that a dispatch allocates no array. */
   readonly #args: number[] = [];
+  #isDisposed = false;
 
   private constructor(
     readonly build: WasmBuild | "module",
@@ -64,36 +60,18 @@ export class WasmBackend implements Backend {
 
   static async create(options: WasmOptions = {}): Promise<WasmBackend> {
     const build = chooseBuild(options.wasm ?? "auto", options.deterministic ?? false);
-    const count = options.module || !canShareMemory() ? 1 : (options.threads ?? (await hardwareThreads()));
-    const shared = count > 1;
-    const memory = new WebAssembly.Memory({ initial: 64, maximum: MAX_PAGES, shared });
-    const compile = async (trailer: readonly number[] = []) => {
-      if (options.module) return options.module;
-      const bytes = await buildBytes(build, shared);
-      return WebAssembly.compile(trailer.length > 0 ? Uint8Array.of(...bytes, ...trailer) : bytes);
-    };
-    let isRevectorized = Boolean(options.revectorize && !options.module) && (await setRevectorize(true));
-    let module = await compile();
-    let instance = await WebAssembly.instantiate(module, { env: { memory } });
-    const { scratch, SCRATCH_BYTES: scratchBytes } = instance.exports;
-    if (!(scratch instanceof WebAssembly.Global) || !(scratchBytes instanceof WebAssembly.Global)) {
-      throw new BackendError("wasm: the module is not this version's kernels.wasm (it exports no scratch)");
-    }
-    const scratchOf = (thread: number) => BASE + thread * scratchBytes.value;
-    const heapBase = scratchOf(count);
-    const missing = Math.ceil((heapBase + CHECK_BYTES) / PAGE) - memory.buffer.byteLength / PAGE;
-    if (missing > 0) memory.grow(missing);
-    scratch.value = BASE;
-    if (isRevectorized && !isUnchangedByTierUp(instance, memory, heapBase)) {
-      await setRevectorize(false);
-      isRevectorized = false;
-      module = await compile(EMPTY_SECTION);
-      instance = await WebAssembly.instantiate(module, { env: { memory } });
-      (instance.exports.scratch as WebAssembly.Global).value = BASE;
-    }
-    const threads = shared ? new Threads(memory, instance, count) : undefined;
-    await threads?.start(module, memory, (index) => scratchOf(index + 1));
-    const variant = isRevectorized ? "revectorized" : "portable";
+    const wanted = options.module ? 1 : (options.threads ?? (await hardwareThreads()));
+    const limits = { initial: 64, maximum: MAX_PAGES };
+    const shared = wanted > 1 ? sharedMemory(limits) : undefined;
+    const count = shared ? wanted : 1;
+    const memory = shared ?? new WebAssembly.Memory(limits);
+    const kernels = options.module
+      ? await instantiate(options.module, memory)
+      : await loadBuild(build, memory, shared !== undefined, options.revectorize ?? false);
+    const { module, instance, scratchBytes, variant } = kernels;
+    const threads = shared ? new Threads(shared, instance, count) : undefined;
+    await threads?.start(module, (index) => JOB_BYTES + (index + 1) * scratchBytes);
+    const heapBase = JOB_BYTES + count * scratchBytes;
     return new WasmBackend(options.module ? "module" : build, memory, instance, heapBase, variant, threads);
   }
 
@@ -109,14 +87,17 @@ export class WasmBackend implements Backend {
   }
 
   allocate(byteLength: number): WasmBlock {
+    this.#expectAlive();
     return this.#heap.allocate(byteLength);
   }
 
+  /** Does nothing after `dispose`, so that what lives in the backend may be disposed of after it. */
   free(block: WasmBlock): void {
     this.#heap.free(block);
   }
 
   write(region: Region, data: ArrayBufferView): void {
+    this.#expectAlive();
     if (data.byteLength > region.byteLength) {
       throw new RangeError(`write: ${data.byteLength} bytes into a region of ${region.byteLength}`);
     }
@@ -125,6 +106,7 @@ export class WasmBackend implements Backend {
   }
 
   async read(region: Region): Promise<ArrayBuffer> {
+    this.#expectAlive();
     // A slice of shared memory would be shared too.
     const bytes = new Uint8Array(region.byteLength);
     bytes.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
@@ -132,11 +114,13 @@ export class WasmBackend implements Backend {
   }
 
   copy(to: Region, from: Region): void {
+    this.#expectAlive();
     const start = address(from);
     new Uint8Array(this.memoryObject.buffer).copyWithin(address(to), start, start + from.byteLength);
   }
 
   dispatch<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void {
+    this.#expectAlive();
     const call = this.#calls[kernel.name];
     if (typeof call !== "function") throw new BackendError(`wasm: no kernel is named '${kernel.name}'`);
     const values = args as unknown as Readonly<Record<string, Region & number>>;
@@ -159,24 +143,35 @@ export class WasmBackend implements Backend {
     const range = kernel.range(values);
     if (this.threads && range > 1) {
       const flops = kernel.flops ? kernel.flops(values) : (bytes / 4) * FLOPS_PER_ELEMENT;
-      if (flops >= PARALLEL_FLOPS) {
-        this.threads.run(kernel.name, list, range);
+      if (flops >= 2 * SHARE_FLOPS) {
+        this.threads.run(kernel.name, list, range, Math.ceil(flops / SHARE_FLOPS));
         return;
       }
     }
     list.push(0, range);
-    (call as Call)(...list);
+    try {
+      (call as Call)(...list);
+    } catch (cause) {
+      throw kernelFailure(kernel.name, cause);
+    }
   }
 
-  async synchronize(): Promise<void> {}
+  async synchronize(): Promise<void> {
+    this.#expectAlive();
+  }
 
   memory(): MemoryReport {
     return this.#heap.report();
   }
 
-  /** Ends the workers. Linear memory goes with the last reference to it. */
+  /** Ends the workers. Linear memory goes with the last reference to it. Again, it does nothing. */
   dispose(): void {
+    this.#isDisposed = true;
     this.threads?.dispose();
+  }
+
+  #expectAlive(): void {
+    if (this.#isDisposed) throw new BackendError("wasm: the backend was disposed of");
   }
 }
 

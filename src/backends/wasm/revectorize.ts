@@ -1,24 +1,42 @@
 import type { KernelCall } from "./job.js";
 
 /**
- * V8's flag that pairs two 128-bit operations into one of 256 bits, where the processor has AVX2, in what its
- * optimising compiler makes of modules that are compiled from then on.
+ * V8's flags for code in which two 128-bit operations are paired into one of 256 bits, where the processor has AVX2:
+ * only its optimising compiler does that, so it compiles everything, and at once.
  */
-const FLAG = "experimental-wasm-revectorize";
+const FLAGS = ["experimental-wasm-revectorize", "no-liftoff", "no-wasm-lazy-compilation"] as const;
 /** The first Node whose V8 knows relaxed SIMD, without which nothing is gained. */
 const FIRST_NODE = 22;
 
-/** Sets the flag for the process; whether there is one to set. */
-export async function setRevectorize(on: boolean): Promise<boolean> {
-  if (typeof process === "undefined" || !process.versions?.v8) return false;
-  if (Number.parseInt(process.versions.node, 10) < FIRST_NODE) return false;
-  const { setFlagsFromString } = await import("node:v8");
-  setFlagsFromString(on ? `--${FLAG}` : `--no-${FLAG}`);
-  return true;
+/** A custom section without content: V8 keeps compiled code by the bytes, and these must not match. */
+const EMPTY_SECTION = [0x00, 0x01, 0x00];
+
+/** Whether this is a V8 that revectorises. Bun and Deno call themselves Node too. */
+function isSupported(): boolean {
+  if (typeof process === "undefined" || process.release?.name !== "node" || process.arch !== "x64") return false;
+  if ("Bun" in globalThis || "Deno" in globalThis) return false;
+  return Number.parseInt(process.versions.node, 10) >= FIRST_NODE;
 }
 
-/** Milliseconds that a kernel runs before V8 has surely replaced its first code: 5 to 8 were seen. */
-const TIER_UP = 12;
+/**
+ * Compiles a module revectorised; undefined where this runtime cannot. The flags are V8's defaults again after: left
+ * set, they would reach other modules, and slow down the start of every thread, whose code V8 caches by its flags.
+ */
+export async function compileRevectorized(bytes: Uint8Array): Promise<WebAssembly.Module | undefined> {
+  if (!isSupported()) return undefined;
+  const { setFlagsFromString } = await import("node:v8");
+  for (const flag of FLAGS) setFlagsFromString(`--${flag}`);
+  try {
+    const marked = new Uint8Array(bytes.length + EMPTY_SECTION.length);
+    marked.set(bytes);
+    marked.set(EMPTY_SECTION, bytes.length);
+    // Not the asynchronous one: the flags must hold until the last function is compiled.
+    return new WebAssembly.Module(marked);
+  } finally {
+    for (const flag of FLAGS) setFlagsFromString(flag.startsWith("no-") ? `--${flag.slice(3)}` : `--no-${flag}`);
+  }
+}
+
 /** Bytes of each operand of a known call. */
 const OPERAND = 32768;
 
@@ -31,7 +49,7 @@ interface KnownCall {
 }
 
 /** Calls that between them go through every kind of arithmetic: products, exponentials, sums, roots. */
-const KNOWN_CALLS: readonly KnownCall[] = [
+export const KNOWN_CALLS: readonly KnownCall[] = [
   // A · B and A · Bᵀ of 61 × 67 × 45, whose tiles have edges; no bias, no accumulation.
   { name: "matmul", writes: 1, reads: 3, rest: [1, 61, 67, 45, 0, 67, 1, 0, 45, 1, 0, 45, 0, 0, 0, 1, 0, 3] },
   { name: "matmul", writes: 1, reads: 3, rest: [1, 61, 67, 45, 0, 67, 1, 0, 1, 67, 0, 45, 0, 0, 0, 1, 0, 2] },
@@ -50,33 +68,31 @@ const KNOWN_CALLS: readonly KnownCall[] = [
   },
 ];
 
-/** Bytes that `isUnchangedByTierUp` works in. */
+/** Bytes that `agree` works in. */
 export const CHECK_BYTES = 8 * OPERAND;
 
 /**
- * Whether every kernel gives the same bits before and after V8's optimising compiler has replaced its first code,
- * which revectorisation does not touch.
- * @param base where `CHECK_BYTES` bytes of the memory are free
+ * Whether two compilations of the kernels give the same bits on the known calls.
+ * @param memory what both are instantiated on
+ * @param base where `CHECK_BYTES` bytes of it are free
  */
-export function isUnchangedByTierUp(
-  instance: WebAssembly.Instance,
+export function agree(
+  one: WebAssembly.Instance,
+  other: WebAssembly.Instance,
   memory: WebAssembly.Memory,
   base: number,
 ): boolean {
   const room = new Float32Array(memory.buffer, base, CHECK_BYTES / 4);
+  // In every operand, since gradients add to what is there; all positive for the roots.
+  const start = Float32Array.from({ length: room.length }, (_, i) => ((i * 7919) % 1009) / 1009);
+  const result = (instance: WebAssembly.Instance, { name, writes, reads, rest }: KnownCall) => {
+    room.set(start);
+    const operands = Array.from({ length: writes + reads }, (_, i) => base + i * OPERAND);
+    (instance.exports[name] as KernelCall)(...operands, ...rest);
+    return new Uint32Array(room.slice(0, writes * (OPERAND / 4)).buffer);
+  };
   return KNOWN_CALLS.every((known) => {
-    const call = instance.exports[known.name] as KernelCall;
-    const operands = Array.from({ length: known.writes + known.reads }, (_, i) => base + i * OPERAND);
-    const once = () => {
-      // Always the same numbers, in every operand since gradients add to what is there, all positive for the roots.
-      for (let i = 0; i < room.length; i++) room[i] = ((i * 7919) % 1009) / 1009;
-      call(...operands, ...known.rest);
-    };
-    once();
-    const before = new Uint32Array(room.slice().buffer);
-    for (const end = performance.now() + TIER_UP; performance.now() < end; ) call(...operands, ...known.rest);
-    once();
-    const after = new Uint32Array(room.slice().buffer);
-    return before.every((bits, i) => bits === after[i]);
+    const expected = result(one, known);
+    return result(other, known).every((bits, i) => bits === expected[i]);
   });
 }

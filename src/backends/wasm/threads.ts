@@ -1,16 +1,21 @@
 import { BackendError } from "../../errors.js";
 import {
   CONTROL,
+  callUp,
+  fail,
+  failureOf,
   type JobViews,
+  join,
   jobViews,
   type KernelCall,
   kernelCalls,
   MAX_WORKERS,
-  NOT_READY,
   runChunks,
-  STOP,
+  STATE,
+  stop,
+  wordOf,
 } from "./job.js";
-import type { WorkerStart } from "./worker.js";
+import { platformSpawn, type WorkerHandle } from "./spawn.js";
 
 /**
  * Chunks a thread, so that one that is held up leaves its share to the others. The results do not depend on it:
@@ -18,135 +23,128 @@ import type { WorkerStart } from "./worker.js";
  */
 const CHUNKS_PER_THREAD = 2;
 
-/** How a platform's worker is started, and ended for good. */
-interface WorkerHandle {
-  terminate(): void;
-}
-
 /** Worker threads that share the kernels' memory. They join in as they come up; until then the caller is alone. */
 export class Threads {
   readonly #views: JobViews;
   readonly #kernels: ReadonlyMap<string, { readonly index: number; readonly call: KernelCall }>;
   readonly #workers: WorkerHandle[] = [];
-  #job = 0;
-  /** What ended a worker that nobody ended. */
-  #problem: unknown;
+  #hasLost = false;
 
-  /** @param instance the caller's own */
+  /**
+   * @param instance the caller's own
+   * @param count threads, the caller's included
+   */
   constructor(
-    memory: WebAssembly.Memory,
+    readonly memory: WebAssembly.Memory,
     instance: WebAssembly.Instance,
     readonly count: number,
   ) {
     this.#views = jobViews(memory);
-    this.#views.control.fill(NOT_READY, CONTROL.workers, CONTROL.workers + MAX_WORKERS);
     this.#kernels = new Map(kernelCalls(instance).map(({ name, call }, index) => [name, { index, call }]));
   }
 
-  /** Starts the workers, without waiting for them. @param scratch where each may scratch */
-  async start(
-    module: WebAssembly.Module,
-    memory: WebAssembly.Memory,
-    scratch: (index: number) => number,
-  ): Promise<void> {
-    for (let index = 0; index < this.count - 1; index++) {
-      const data = { module, memory, index, scratch: scratch(index) };
-      const onError = (problem: unknown) => {
-        this.#problem ??= problem;
-      };
-      this.#workers.push(await spawn(data, onError));
+  /**
+   * Starts the workers, without waiting for them. What does not start is reported once and done without.
+   * @param scratch where each may scratch
+   */
+  async start(module: WebAssembly.Module, scratch: (index: number) => number): Promise<void> {
+    try {
+      const spawn = await platformSpawn();
+      for (let index = 0; index < this.count - 1; index++) {
+        const start = { module, memory: this.memory, index, scratch: scratch(index) };
+        this.#workers.push(spawn(start, (problem) => this.#lose(index, problem)));
+      }
+    } catch (problem) {
+      this.#warn(problem);
     }
   }
 
-  /** Runs a kernel over its whole range on all threads that are up. `list`: its arguments before the range. */
-  run(name: string, list: number[], range: number): void {
+  /** A worker has ended by itself. None is in the middle of a job then: `run` does not leave before. */
+  #lose(index: number, problem: unknown): void {
+    const before = Atomics.exchange(this.#views.control, wordOf(index), STATE.absent);
+    if (before === STATE.stop) stop(this.#views.control, wordOf(index));
+    else this.#warn(problem);
+  }
+
+  #warn(problem: unknown): void {
+    if (this.#hasLost) return;
+    this.#hasLost = true;
+    const reason = problem instanceof Error ? problem.message : String(problem);
+    console.warn(`oriflamme: a worker thread is missing, and the others do its work: ${reason}`);
+  }
+
+  /**
+   * Runs a kernel over its whole range, on the calling thread and on workers that are up.
+   * @param list the kernel's arguments before the range; reused
+   * @param threads the most that are to take part, the caller included
+   * @throws BackendError where a call traps, on whatever thread; the threads are ready for the next job then
+   */
+  run(name: string, list: number[], range: number, threads: number): void {
     const kernel = this.#kernels.get(name);
     if (!kernel) throw new BackendError(`wasm: no kernel is named '${name}'`);
-    if (this.#problem !== undefined) {
-      throw new BackendError("wasm: a worker thread did not start", { cause: this.#problem });
-    }
     const { control, args } = this.#views;
-    const job = ++this.#job;
+    const chunks = Math.min(range, Math.min(threads, this.count) * CHUNKS_PER_THREAD);
+    const workers = Math.min(threads, this.count, chunks) - 1;
     control[CONTROL.kernel] = kernel.index;
-    control[CONTROL.chunks] = Math.min(range, this.count * CHUNKS_PER_THREAD);
+    control[CONTROL.chunks] = chunks;
     control[CONTROL.range] = range;
     control[CONTROL.args] = list.length;
     for (let i = 0; i < list.length; i++) args[i] = list[i] as number;
     Atomics.store(control, CONTROL.next, 0);
     Atomics.store(control, CONTROL.failed, 0);
-    this.#wake(control, job);
+    for (let i = 0; i < workers; i++) callUp(control, wordOf(i));
+    let cause: unknown;
     try {
       runChunks(control, kernel.call, list);
-    } finally {
-      this.#join(control);
+    } catch (error) {
+      cause = error;
+      fail(this.#views, error);
     }
-    if (Atomics.load(control, CONTROL.failed) !== 0) {
-      throw new BackendError(`wasm: kernel '${name}' failed in a worker thread`);
-    }
+    for (let i = 0; i < workers; i++) join(control, wordOf(i));
+    const message = failureOf(this.#views);
+    if (message === undefined) return;
+    throw kernelFailure(name, cause ?? new WebAssembly.RuntimeError(message));
   }
 
-  #wake(control: Int32Array, job: number): void {
-    const ready: number[] = [];
-    for (let i = 0; i < this.#workers.length; i++) {
-      if (Atomics.load(control, CONTROL.workers + i) !== NOT_READY) ready.push(CONTROL.workers + i);
-    }
-    Atomics.store(control, CONTROL.running, ready.length);
-    for (const word of ready) {
-      Atomics.store(control, word, job);
-      Atomics.notify(control, word);
-    }
-  }
-
-  /** Waits for the workers: they have drawn their last chunk, so it can't be long. */
-  #join(control: Int32Array): void {
-    let spins = 0;
-    for (;;) {
-      const running = Atomics.load(control, CONTROL.running);
-      if (running === 0) return;
-      if (++spins > 20000) Atomics.wait(control, CONTROL.running, running, 1);
-    }
-  }
-
-  /** Workers that take part so far. */
+  /** Workers that are up. */
   get ready(): number {
     const { control } = this.#views;
-    return this.#workers.filter((_, i) => Atomics.load(control, CONTROL.workers + i) !== NOT_READY).length;
+    let ready = 0;
+    for (let i = 0; i < this.count - 1; i++) {
+      const state = Atomics.load(control, wordOf(i));
+      if (state !== STATE.absent && state !== STATE.stop) ready++;
+    }
+    return ready;
   }
 
+  /** Ends the workers, those too that are still coming up. */
   dispose(): void {
-    const { control } = this.#views;
-    for (let i = 0; i < MAX_WORKERS; i++) {
-      Atomics.store(control, CONTROL.workers + i, STOP);
-      Atomics.notify(control, CONTROL.workers + i);
-    }
-    for (const worker of this.#workers) worker.terminate();
+    for (let i = 0; i < this.count - 1; i++) stop(this.#views.control, wordOf(i));
+    for (const worker of this.#workers.splice(0)) worker.terminate();
   }
 }
 
-async function spawn(data: WorkerStart, onError: (problem: unknown) => void): Promise<WorkerHandle> {
-  const url = new URL("./worker.js", import.meta.url);
-  if (typeof process !== "undefined" && process.versions?.node) {
-    const { Worker } = await import("node:worker_threads");
-    const worker = new Worker(url, { workerData: data });
-    worker.on("error", onError);
-    // An idle worker must not keep the process alive.
-    worker.unref();
-    return { terminate: () => void worker.terminate() };
-  }
-  const worker = new Worker(url, { type: "module" });
-  worker.onerror = onError;
-  worker.postMessage(data);
-  return worker;
+/** The error of a kernel whose call threw: a trap, such as an operand outside the memory. */
+export function kernelFailure(name: string, cause: unknown): BackendError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new BackendError(`wasm: kernel '${name}' failed: ${reason}`, { cause });
 }
 
 /**
- * Whether threads can share memory here: SharedArrayBuffer exists (in a page only where it is cross-origin
- * isolated) and this thread may wait (a page's own thread may not; put the engine into a Worker).
+ * A memory that threads can share, undefined where there is none to be had: SharedArrayBuffer is missing (a page has
+ * it only where it is cross-origin isolated), this thread may not wait (a page's own; put the engine into a
+ * Worker), there are no workers to share with, or the system does not reserve the address space.
  */
-export function canShareMemory(): boolean {
-  if (typeof SharedArrayBuffer === "undefined") return false;
-  if ("document" in globalThis) return false;
-  return !("crossOriginIsolated" in globalThis) || globalThis.crossOriginIsolated;
+export function sharedMemory(descriptor: WebAssembly.MemoryDescriptor): WebAssembly.Memory | undefined {
+  const isNode = typeof process !== "undefined" && process.versions?.node;
+  if (typeof SharedArrayBuffer === "undefined" || (!isNode && typeof Worker === "undefined")) return undefined;
+  try {
+    // Returns at once, as the word is not 1, or throws where waiting is forbidden.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1);
+    return new WebAssembly.Memory({ ...descriptor, shared: true });
+  } catch {
+    return undefined;
+  }
 }
 
 /** Threads that this machine runs at once. */
@@ -154,5 +152,5 @@ export async function hardwareThreads(): Promise<number> {
   const { hardwareConcurrency } = globalThis.navigator ?? {};
   // Node before 21 has no navigator.
   const count = hardwareConcurrency ?? (await import("node:os")).availableParallelism();
-  return Math.min(MAX_WORKERS, count);
+  return Math.min(MAX_WORKERS + 1, count);
 }

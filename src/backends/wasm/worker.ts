@@ -1,13 +1,14 @@
 // The program of a worker thread: instantiates the kernels on the shared memory and takes part in jobs.
 
-import { CONTROL, jobViews, kernelCalls, runChunks, STOP, waitWhile } from "./job.js";
+import { CONTROL, fail, finish, jobViews, kernelCalls, report, runChunks, takeUp, wordOf } from "./job.js";
 
 /** What a worker is told when it starts. */
 export interface WorkerStart {
   readonly module: WebAssembly.Module;
   readonly memory: WebAssembly.Memory;
-  /** Which word of the control block is its own, and where it may scratch. */
+  /** Its number, from 0. */
   readonly index: number;
+  /** Where it may scratch. */
   readonly scratch: number;
 }
 
@@ -15,25 +16,21 @@ function work({ module, memory, index, scratch }: WorkerStart): void {
   const instance = new WebAssembly.Instance(module, { env: { memory } });
   (instance.exports.scratch as WebAssembly.Global).value = scratch;
   const kernels = kernelCalls(instance);
-  const { control, args } = jobViews(memory);
-  const own = CONTROL.workers + index;
+  const views = jobViews(memory);
+  const { control, args } = views;
+  const word = wordOf(index);
   const list: number[] = [];
-  let job = 0;
-  // Unless the engine was disposed of in the meantime.
-  if (Atomics.load(control, own) !== STOP) Atomics.store(control, own, job);
-  for (;;) {
-    waitWhile(control, own, job);
-    job = Atomics.load(control, own);
-    if (job === STOP) return;
+  report(control, word);
+  while (takeUp(control, word)) {
     const count = control[CONTROL.args] as number;
     list.length = 0;
     for (let i = 0; i < count; i++) list.push(args[i] as number);
     try {
       runChunks(control, (kernels[control[CONTROL.kernel] as number] as (typeof kernels)[0]).call, list);
-    } catch {
-      Atomics.store(control, CONTROL.failed, 1);
+    } catch (error) {
+      fail(views, error);
     }
-    if (Atomics.sub(control, CONTROL.running, 1) === 1) Atomics.notify(control, CONTROL.running);
+    finish(control, word);
   }
 }
 
