@@ -5,12 +5,13 @@ import { spawnSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { demoText } from "../dist/cli/demo-corpus.js";
-import { Random } from "../dist/random.js";
+import { runnerImport } from "vite";
+import { Random } from "../dist/index.js";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const corpus = join(root, "build/demo-corpus.txt");
 await mkdir(join(root, "build"), { recursive: true });
+const { demoText } = (await runnerImport(join(root, "src/cli/demo-corpus.ts"))).module;
 await writeFile(corpus, demoText(new Random(7), 30000));
 
 const command = ["dist/cli/main.js", "pretrain", "--data", corpus, "--out", "models/demo"];

@@ -101,7 +101,7 @@ describe("assembly", () => {
 
   for (const build of ["baseline", "relaxed"] as const) {
     it(`exports exactly the declared kernels from the ${build} build`, async () => {
-      const module = await WebAssembly.compile(await buildBytes(build, false));
+      const module = await WebAssembly.compile((await buildBytes(build, false)).bytes);
       const functions = WebAssembly.Module.exports(module).filter(({ kind }) => kind === "function");
       const names = functions.map(({ name }) => name).sort();
       expect(names).toEqual(kernels.map(({ name }) => name));

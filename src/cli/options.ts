@@ -29,8 +29,8 @@ export function withGlobalOptions(command: Command): Command {
       ]),
     )
     .option("--deterministic", "the same bits on every machine", false)
-    .option("--revectorize", "let V8 pair 128-bit operations (Node 22 and later)", false)
-    .option("--no-revectorize", "run the kernels as they are (default)")
+    .option("--revectorize", "let V8 pair 128-bit operations where it can (default)", true)
+    .option("--no-revectorize", "run the kernels as they are")
     .option("--json", "machine-readable lines only on stdout", false);
 }
 

@@ -1,9 +1,12 @@
 import { BackendError } from "../../errors.js";
+import { openCache } from "./cache.js";
 import { JOB_BYTES } from "./job.js";
 import { buildBytes, type WasmBuild } from "./module.js";
 import { agree, CHECK_BYTES, compileRevectorized } from "./revectorize.js";
 
 const PAGE = 65536;
+/** The finding that the revectorised kernels give the same bits. */
+const AGREES = "revectorized-agrees";
 
 /** The kernels on a memory, as the calling thread has them. */
 export interface Kernels {
@@ -40,13 +43,18 @@ export async function loadBuild(
   shared: boolean,
   revectorize: boolean,
 ): Promise<Kernels> {
-  const bytes = await buildBytes(build, shared);
+  const { bytes, digest } = await buildBytes(build, shared);
+  const instantiatePortable = async () => instantiate(await WebAssembly.compile(bytes), memory);
   const module = revectorize ? await compileRevectorized(bytes) : undefined;
-  const portable = await instantiate(await WebAssembly.compile(bytes), memory);
-  if (!module) return portable;
+  if (!module) return instantiatePortable();
   const revectorized = await instantiate(module, memory, "revectorized");
+  const cache = openCache(digest);
+  if (cache.get(AGREES) === true) return revectorized;
+  const portable = await instantiatePortable();
   const base = JOB_BYTES + portable.scratchBytes;
   const missing = Math.ceil((base + CHECK_BYTES - memory.buffer.byteLength) / PAGE);
   if (missing > 0) memory.grow(missing);
-  return agree(portable.instance, revectorized.instance, memory, base) ? revectorized : portable;
+  if (!agree(portable.instance, revectorized.instance, memory, base)) return portable;
+  cache.set(AGREES, true);
+  return revectorized;
 }

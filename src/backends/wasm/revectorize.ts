@@ -1,4 +1,5 @@
 import type { KernelCall } from "./job.js";
+import { isNode } from "./runtime.js";
 
 /**
  * V8's flags for code in which two 128-bit operations are paired into one of 256 bits, where the processor has AVX2:
@@ -11,11 +12,8 @@ const FIRST_NODE = 22;
 /** A custom section without content: V8 keeps compiled code by the bytes, and these must not match. */
 const EMPTY_SECTION = [0x00, 0x01, 0x00];
 
-/** Whether this is a V8 that revectorises. Bun and Deno call themselves Node too. */
 function isSupported(): boolean {
-  if (typeof process === "undefined" || process.release?.name !== "node" || process.arch !== "x64") return false;
-  if ("Bun" in globalThis || "Deno" in globalThis) return false;
-  return Number.parseInt(process.versions.node, 10) >= FIRST_NODE;
+  return isNode() && process.arch === "x64" && Number.parseInt(process.versions.node, 10) >= FIRST_NODE;
 }
 
 /**
@@ -33,12 +31,13 @@ export async function compileRevectorized(bytes: Uint8Array): Promise<WebAssembl
     // Not the asynchronous one: the flags must hold until the last function is compiled.
     return new WebAssembly.Module(marked);
   } finally {
-    for (const flag of FLAGS) setFlagsFromString(flag.startsWith("no-") ? `--${flag.slice(3)}` : `--no-${flag}`);
+    for (const flag of FLAGS)
+      setFlagsFromString(flag.startsWith("no-") ? `--${flag.slice(3)}` : `--no-${flag}`);
   }
 }
 
 /** Bytes of each operand of a known call. */
-const OPERAND = 32768;
+const OPERAND = 8192;
 
 /** A kernel with known arguments: how many operands it writes, then reads, and what follows them. */
 interface KnownCall {
@@ -50,21 +49,21 @@ interface KnownCall {
 
 /** Calls that between them go through every kind of arithmetic: products, exponentials, sums, roots. */
 export const KNOWN_CALLS: readonly KnownCall[] = [
-  // A · B and A · Bᵀ of 61 × 67 × 45, whose tiles have edges; no bias, no accumulation.
-  { name: "matmul", writes: 1, reads: 3, rest: [1, 61, 67, 45, 0, 67, 1, 0, 45, 1, 0, 45, 0, 0, 0, 1, 0, 3] },
-  { name: "matmul", writes: 1, reads: 3, rest: [1, 61, 67, 45, 0, 67, 1, 0, 1, 67, 0, 45, 0, 0, 0, 1, 0, 2] },
-  // 70 positions, 4 heads on 2, of 20.
-  { name: "attention", writes: 2, reads: 3, rest: [1, 70, 70, 70, 4, 2, 20, 0, 0.2, 0, 2] },
-  { name: "attention_backward", writes: 3, reads: 5, rest: [1, 70, 70, 70, 4, 2, 20, 0, 0.2, 0, 2] },
-  { name: "softmax", writes: 1, reads: 1, rest: [50, 77, 0, 50] },
-  { name: "rmsnorm", writes: 2, reads: 2, rest: [50, 77, 1e-5, 0, 50] },
-  { name: "swiglu_backward", writes: 2, reads: 3, rest: [5001, 0, 5001] },
-  { name: "kl", writes: 2, reads: 3, rest: [50, 77, 0, 0, 50] },
+  // A · B and A · Bᵀ of 41 × 47 × 43, whose tiles have edges; no bias, no accumulation.
+  { name: "matmul", writes: 1, reads: 3, rest: [1, 41, 47, 43, 0, 47, 1, 0, 43, 1, 0, 43, 0, 0, 0, 1, 0, 1] },
+  { name: "matmul", writes: 1, reads: 3, rest: [1, 41, 47, 43, 0, 47, 1, 0, 1, 47, 0, 43, 0, 0, 0, 1, 0, 1] },
+  // 50 positions, 2 heads on 1, of 20.
+  { name: "attention", writes: 2, reads: 3, rest: [1, 50, 50, 50, 2, 1, 20, 0, 0.2, 0, 1] },
+  { name: "attention_backward", writes: 3, reads: 5, rest: [1, 50, 50, 50, 2, 1, 20, 0, 0.2, 0, 1] },
+  { name: "softmax", writes: 1, reads: 1, rest: [20, 77, 0, 20] },
+  { name: "rmsnorm", writes: 2, reads: 2, rest: [20, 77, 1e-5, 0, 20] },
+  { name: "swiglu_backward", writes: 2, reads: 3, rest: [2001, 0, 2001] },
+  { name: "kl", writes: 2, reads: 3, rest: [20, 77, 0, 0, 20] },
   {
     name: "adamw",
     writes: 3,
     reads: 1,
-    rest: [5001, 0.01, 0.9, 0.1, 0.999, 0.001, 1e-8, 0, 0.1, 0.001, 1, 0, 5001],
+    rest: [2001, 0.01, 0.9, 0.1, 0.999, 0.001, 1e-8, 0, 0.1, 0.001, 1, 0, 2001],
   },
 ];
 
@@ -84,7 +83,8 @@ export function agree(
 ): boolean {
   const room = new Float32Array(memory.buffer, base, CHECK_BYTES / 4);
   // In every operand, since gradients add to what is there; all positive for the roots.
-  const start = Float32Array.from({ length: room.length }, (_, i) => ((i * 7919) % 1009) / 1009);
+  const start = new Float32Array(room.length);
+  for (let i = 0; i < start.length; i++) start[i] = ((i * 7919) % 1009) / 1009;
   const result = (instance: WebAssembly.Instance, { name, writes, reads, rest }: KnownCall) => {
     room.set(start);
     const operands = Array.from({ length: writes + reads }, (_, i) => base + i * OPERAND);

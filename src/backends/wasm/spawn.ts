@@ -1,3 +1,4 @@
+import { hasNodeModules } from "./runtime.js";
 import type { WorkerStart } from "./worker.js";
 
 /** A worker thread of the platform. */
@@ -11,7 +12,7 @@ export type Spawn = (start: WorkerStart, onEnd: (problem: unknown) => void) => W
 
 /** How workers are started here: Node's threads (Deno and Bun have them too), or a page's. */
 export async function platformSpawn(): Promise<Spawn> {
-  if (typeof process !== "undefined" && process.versions?.node) {
+  if (hasNodeModules()) {
     const { spawnNode } = await import("./spawn-node.js");
     return spawnNode;
   }

@@ -5,8 +5,8 @@ import {
   fail,
   failureOf,
   type JobViews,
-  join,
   jobViews,
+  join,
   type KernelCall,
   kernelCalls,
   MAX_WORKERS,
@@ -15,6 +15,7 @@ import {
   stop,
   wordOf,
 } from "./job.js";
+import { hasNodeModules } from "./runtime.js";
 import { platformSpawn, type WorkerHandle } from "./spawn.js";
 
 /**
@@ -136,8 +137,8 @@ export function kernelFailure(name: string, cause: unknown): BackendError {
  * Worker), there are no workers to share with, or the system does not reserve the address space.
  */
 export function sharedMemory(descriptor: WebAssembly.MemoryDescriptor): WebAssembly.Memory | undefined {
-  const isNode = typeof process !== "undefined" && process.versions?.node;
-  if (typeof SharedArrayBuffer === "undefined" || (!isNode && typeof Worker === "undefined")) return undefined;
+  if (typeof SharedArrayBuffer === "undefined") return undefined;
+  if (typeof Worker === "undefined" && !hasNodeModules()) return undefined;
   try {
     // Returns at once, as the word is not 1, or throws where waiting is forbidden.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1);

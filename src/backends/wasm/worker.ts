@@ -1,6 +1,7 @@
 // The program of a worker thread: instantiates the kernels on the shared memory and takes part in jobs.
 
 import { CONTROL, fail, finish, jobViews, kernelCalls, report, runChunks, takeUp, wordOf } from "./job.js";
+import { hasNodeModules } from "./runtime.js";
 
 /** What a worker is told when it starts. */
 export interface WorkerStart {
@@ -35,7 +36,7 @@ function work({ module, memory, index, scratch }: WorkerStart): void {
 }
 
 async function start(): Promise<void> {
-  if (typeof process !== "undefined" && process.versions?.node) {
+  if (hasNodeModules()) {
     const { workerData } = await import("node:worker_threads");
     work(workerData as WorkerStart);
   } else {

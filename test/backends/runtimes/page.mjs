@@ -1,0 +1,28 @@
+// The page's side: functions that the test calls. The engine runs in a Worker, or on the page's own thread.
+
+import { compute } from "./scenario.mjs";
+
+let engine;
+
+/** The next message of the engine's thread. */
+function answer() {
+  return new Promise((resolve) => {
+    engine.onmessage = ({ data }) => resolve(data);
+    engine.onerror = ({ message }) => resolve({ error: message });
+  });
+}
+
+/** Starts the scenario in a Worker; resolves once it has computed and its threads are still up. */
+globalThis.start = (options, expected) => {
+  engine = new Worker(new URL("./engine.mjs", import.meta.url), { type: "module" });
+  engine.postMessage({ options, expected });
+  return answer();
+};
+
+/** Lets the engine be disposed of; resolves to its result. */
+globalThis.finish = () => {
+  engine.postMessage({});
+  return answer();
+};
+
+globalThis.computeHere = compute;
