@@ -2,6 +2,8 @@
 
 import { compute } from "./scenario.mjs";
 
+console.warn = (warning) => globalThis.postMessage({ warning });
+
 globalThis.onmessage = async ({ data: { options, expected } }) => {
   const goOn = new Promise((resolve) => {
     globalThis.onmessage = resolve;

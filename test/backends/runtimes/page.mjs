@@ -4,10 +4,16 @@ import { compute } from "./scenario.mjs";
 
 let engine;
 
-/** The next message of the engine's thread. */
+/** What the engine has warned of. */
+globalThis.warnings = [];
+
+/** The next message of the engine's thread that is no warning. */
 function answer() {
   return new Promise((resolve) => {
-    engine.onmessage = ({ data }) => resolve(data);
+    engine.onmessage = ({ data }) => {
+      if (data.warning === undefined) resolve(data);
+      else globalThis.warnings.push(data.warning);
+    };
     engine.onerror = ({ message }) => resolve({ error: message });
   });
 }
