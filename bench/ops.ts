@@ -1,7 +1,8 @@
 /**
  * Microbenchmarks of the ops: the cases of `test/ops` that say what they count.
  *
- *   node bench/run.mjs bench/ops.ts [--backend wasm|webgpu] [--wasm auto|baseline|relaxed] [--op NAME] [--time MS] [--json]
+ *   node bench/run.mjs bench/ops.ts [--backend wasm|webgpu] [--wasm auto|baseline|relaxed] [--no-revectorize]
+ *     [--op NAME] [--time MS] [--json]
  */
 
 import { parseArgs } from "node:util";
@@ -17,7 +18,7 @@ import { cases } from "../test/ops/cases.js";
 interface Line {
   readonly bench: string;
   readonly who: "oriflamme";
-  readonly variant: "portable";
+  readonly variant: Backend["variant"];
   readonly backend: "wasm" | "webgpu";
   readonly threads: number;
   readonly dtype: "f32";
@@ -28,9 +29,11 @@ interface Line {
 }
 
 const { values: options } = parseArgs({
+  allowNegative: true,
   options: {
     backend: { type: "string", default: "wasm" },
     wasm: { type: "string", default: "auto" },
+    revectorize: { type: "boolean", default: true },
     op: { type: "string" },
     time: { type: "string", default: "300" },
     json: { type: "boolean", default: false },
@@ -106,7 +109,11 @@ function print(line: Line): void {
   );
 }
 
-const backend = await createBackend({ kind: options.backend, wasm: options.wasm } as BackendOptions);
+const backend = await createBackend({
+  kind: options.backend,
+  wasm: options.wasm,
+  revectorize: options.revectorize,
+} as BackendOptions);
 process.stderr.write(`${backend.description}\n`);
 for (const [name, list] of Object.entries(cases)) {
   if (options.op !== undefined && options.op !== name) continue;

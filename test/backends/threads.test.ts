@@ -58,7 +58,7 @@ describe("worker threads", () => {
         while (workersAreUp && (isIdle(0) || isIdle(1)));
       },
     });
-    threads.run("good", [], 1000, 3);
+    threads.run("good", [], 1000, 100);
     const chunks = seen.length;
     expect(seen[0]?.[0]).toBe(0);
     expect(seen.at(-1)?.[1]).toBe(1000);
@@ -68,7 +68,7 @@ describe("worker threads", () => {
     await until(() => threads.ready === 2);
     workersAreUp = true;
     seen.length = 0;
-    threads.run("good", [], 1000, 3);
+    threads.run("good", [], 1000, 100);
     expect(seen.length).toBeLessThan(chunks);
   });
 

@@ -1,7 +1,10 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { gzipSync } from "node:zlib";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { type BackendOptions, createBackend } from "../../src/backends/create.js";
 import type { WasmBackend } from "../../src/backends/wasm/backend.js";
+import { buildBytes } from "../../src/backends/wasm/module.js";
+import { Threads } from "../../src/backends/wasm/threads.js";
 import { BackendError } from "../../src/errors.js";
 import { kernel } from "../../src/kernel.js";
 import { matmul } from "../../src/ops/matmul.js";
@@ -85,12 +88,37 @@ describe("threads", () => {
     expect(await compute(backend)).toEqual(await compute(await create({ threads: 1 })));
   });
 
+  it("are left alone where there is little to do", async () => {
+    const backend = await create({ threads: 2 });
+    const run = vi.spyOn(Threads.prototype, "run");
+    const tape = new Tape(new Arena(backend), false);
+    for (const [m, k, n] of [
+      [16, 16, 16],
+      [1, 200, 200],
+    ] as const) {
+      matmul(tape, tape.filled([m, k], 1), tape.filled([k, n], 1));
+    }
+    expect(run).not.toHaveBeenCalled();
+    matmul(tape, tape.filled([64, 64], 1), tape.filled([64, 64], 1));
+    expect(run).toHaveBeenCalledTimes(1);
+    run.mockRestore();
+  });
+
   it.each([0, -1, 1.5, 65, Number.NaN])("cannot be %s", async (threads) => {
     await expect(createBackend({ kind: "wasm", threads })).rejects.toThrow(RangeError);
   });
 });
 
 describe("builds", () => {
+  it.each([
+    ["baseline", false],
+    ["baseline", true],
+    ["relaxed", false],
+    ["relaxed", true],
+  ] as const)("take less than 100 KB to load: %s, shared: %s", async (build, shared) => {
+    expect(gzipSync((await buildBytes(build, shared)).bytes).length).toBeLessThan(100_000);
+  });
+
   it("refuse what contradicts itself", async () => {
     await expect(createBackend({ kind: "wasm", wasm: "relaxed", deterministic: true })).rejects.toThrow(
       /deterministic/,

@@ -9,7 +9,11 @@ import { hardwareThreads, kernelFailure, sharedMemory, Threads } from "./threads
 
 /** The address space of wasm32, in pages. */
 const MAX_PAGES = 65536;
-/** Operations that are worth a thread: a call of fewer than two shares stays on the calling one. */
+/**
+ * Operations that are worth a thread, a microsecond or two: a call of fewer than two shares stays on the calling one.
+ * Sharing costs 3 µs (a product of 48 × 48 matrices takes 6 µs alone and 7 on two threads, one of 64 × 64 12 and 9),
+ * but what says nothing of its operations mostly takes longer than is guessed for it.
+ */
 const SHARE_FLOPS = 50_000;
 /** Operations an element, where a kernel does not say: about what an exponential takes. */
 const FLOPS_PER_ELEMENT = 4;
@@ -25,8 +29,8 @@ export interface WasmOptions {
   /** Threads that share the work, the caller's included; by default as many as the machine runs at once. */
   readonly threads?: number;
   /**
-   * Let V8 pair 128-bit operations into 256-bit ones: Node 22 and later, for every module that the process compiles
-   * from then on. Checked on known inputs first; without effect where V8 has not the flag or a result differs.
+   * Let V8 pair 128-bit operations into 256-bit ones: Node 22 and later on x64. The kernels are then compiled at once,
+   * which takes 20 ms, and checked on known inputs; without effect elsewhere, or where a result differs.
    */
   readonly revectorize?: boolean;
   /**

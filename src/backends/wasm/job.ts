@@ -58,10 +58,11 @@ const WORKERS_OFFSET = 1024;
 export const JOB_BYTES = WORKERS_OFFSET + 64 * LINE;
 
 /**
- * Looks at a word before a thread goes to sleep. Jobs of a training step follow one another within microseconds, and
- * waking takes longer than that.
+ * Looks at a word before a thread goes to sleep, some 0.4 ms. The jobs of a training step follow one another within
+ * that, and waking takes 30 µs: steps of a model of width 64 on 256 tokens ran at 18,000 tokens/s where they ran at
+ * 15,000 with 4,000 looks, on two cores. A longer wait gained nothing more.
  */
-const SPINS = 4000;
+const SPINS = 30_000;
 
 export type KernelCall = (...args: number[]) => void;
 

@@ -19,10 +19,11 @@ import { hasNodeModules } from "./runtime.js";
 import { platformSpawn, type WorkerHandle } from "./spawn.js";
 
 /**
- * Chunks a thread, so that one that is held up leaves its share to the others. The results do not depend on it:
- * a kernel computes each unit of its range in the same way wherever the range is cut.
+ * Shares a thread from which a job is cut into two chunks a thread instead of one, so that a thread that is held up
+ * leaves some of its work to the others; a smaller job is over before that pays. The results do not depend on it: a
+ * kernel computes each unit of its range in the same way wherever the range is cut.
  */
-const CHUNKS_PER_THREAD = 2;
+const FINE_SHARES = 20;
 
 /** Worker threads that share the kernels' memory. They join in as they come up; until then the caller is alone. */
 export class Threads {
@@ -77,15 +78,15 @@ export class Threads {
   /**
    * Runs a kernel over its whole range, on the calling thread and on workers that are up.
    * @param list the kernel's arguments before the range; reused
-   * @param threads the most that are to take part, the caller included
+   * @param shares how many threads the job is worth, the caller's included
    * @throws BackendError where a call traps, on whatever thread; the threads are ready for the next job then
    */
-  run(name: string, list: number[], range: number, threads: number): void {
+  run(name: string, list: number[], range: number, shares: number): void {
     const kernel = this.#kernels.get(name);
     if (!kernel) throw new BackendError(`wasm: no kernel is named '${name}'`);
     const { control, args } = this.#views;
-    const chunks = Math.min(range, Math.min(threads, this.count) * CHUNKS_PER_THREAD);
-    const workers = Math.min(threads, this.count, chunks) - 1;
+    const team = Math.min(shares, this.count, range);
+    const chunks = Math.min(range, shares < FINE_SHARES * team ? team : 2 * team);
     control[CONTROL.kernel] = kernel.index;
     control[CONTROL.chunks] = chunks;
     control[CONTROL.range] = range;
@@ -93,7 +94,7 @@ export class Threads {
     for (let i = 0; i < list.length; i++) args[i] = list[i] as number;
     Atomics.store(control, CONTROL.next, 0);
     Atomics.store(control, CONTROL.failed, 0);
-    for (let i = 0; i < workers; i++) callUp(control, wordOf(i));
+    for (let i = 0; i < team - 1; i++) callUp(control, wordOf(i));
     let cause: unknown;
     try {
       runChunks(control, kernel.call, list);
@@ -101,7 +102,7 @@ export class Threads {
       cause = error;
       fail(this.#views, error);
     }
-    for (let i = 0; i < workers; i++) join(control, wordOf(i));
+    for (let i = 0; i < team - 1; i++) join(control, wordOf(i));
     const message = failureOf(this.#views);
     if (message === undefined) return;
     throw kernelFailure(name, cause ?? new WebAssembly.RuntimeError(message));
