@@ -31,9 +31,12 @@ export async function compileRevectorized(bytes: Uint8Array): Promise<WebAssembl
     // Not the asynchronous one: the flags must hold until the last function is compiled.
     return new WebAssembly.Module(marked);
   } finally {
-    for (const flag of FLAGS)
-      setFlagsFromString(flag.startsWith("no-") ? `--${flag.slice(3)}` : `--no-${flag}`);
+    for (const flag of FLAGS) setFlagsFromString(opposite(flag));
   }
+}
+
+function opposite(flag: string): string {
+  return flag.startsWith("no-") ? `--${flag.slice(3)}` : `--no-${flag}`;
 }
 
 /** Bytes of each operand of a known call. */
