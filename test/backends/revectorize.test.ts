@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { instantiate } from "../../src/backends/wasm/load.js";
+import { loadModule } from "../../src/backends/wasm/load.js";
 import { buildBytes } from "../../src/backends/wasm/module.js";
 import { agree, CHECK_BYTES, compileRevectorized, KNOWN_CALLS } from "../../src/backends/wasm/revectorize.js";
 
@@ -10,7 +10,7 @@ let instance: WebAssembly.Instance;
 
 beforeAll(async () => {
   ({ bytes } = await buildBytes("baseline", false));
-  ({ instance } = await instantiate(await WebAssembly.compile(bytes), memory));
+  ({ instance } = await loadModule(await WebAssembly.compile(bytes), memory, "4x8"));
 });
 
 describe("the check of revectorised kernels", () => {

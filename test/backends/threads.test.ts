@@ -37,7 +37,7 @@ async function start(count: number, own: { boom?: Call; good?: Call } = {}, modu
   const instance = { exports: { boom: nothing, good: nothing, ...own } } as unknown as WebAssembly.Instance;
   const threads = new Threads(memory, instance, count);
   open.push(threads);
-  await threads.start(module ?? (await WebAssembly.compile(MODULE)), () => 0);
+  await threads.start(module ?? (await WebAssembly.compile(MODULE)), () => ({ scratch: 0 }));
   return { threads, views: jobViews(memory) };
 }
 

@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Backend } from "../../src/backend.js";
@@ -5,6 +8,7 @@ import { type BackendOptions, createBackend } from "../../src/backends/create.js
 import type { WasmBackend } from "../../src/backends/wasm/backend.js";
 import { buildBytes } from "../../src/backends/wasm/module.js";
 import { Threads } from "../../src/backends/wasm/threads.js";
+import { TILES } from "../../src/backends/wasm/tiles.js";
 import { BackendError } from "../../src/errors.js";
 import { kernel } from "../../src/kernel.js";
 import { matmul } from "../../src/ops/matmul.js";
@@ -46,6 +50,56 @@ async function compute(backend: Backend, turns = 1): Promise<Uint32Array> {
   arena.dispose();
   return new Uint32Array(result.buffer);
 }
+
+/** A product whose sizes are multiples of no tile's, in each of the transpositions, as bits. */
+async function products(backend: Backend): Promise<Uint32Array[]> {
+  const random = new Random(2);
+  const tape = new Tape(new Arena(backend), false);
+  const [m, k, n] = [217, 301, 77];
+  const noise = (length: number) => Float32Array.from({ length }, () => random.normal());
+  const results: Uint32Array[] = [];
+  for (const transposeA of [false, true]) {
+    for (const transposeB of [false, true]) {
+      const a = tape.from(noise(m * k), transposeA ? [k, m] : [m, k]);
+      const b = tape.from(noise(k * n), transposeB ? [n, k] : [k, n]);
+      results.push(new Uint32Array((await matmul(tape, a, b, { transposeA, transposeB }).read()).buffer));
+    }
+  }
+  return results;
+}
+
+describe("the register tile", () => {
+  it.each([1, 2])("changes no bit, on %i threads", async (threads) => {
+    const [first, ...others] = await Promise.all(
+      TILES.map(async (tile) => products(await create({ tile, threads }))),
+    );
+    for (const other of others) expect(other).toEqual(first);
+  });
+
+  it("is measured, kept in the cache, and can be given", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "oriflamme-"));
+    vi.stubEnv("ORIFLAMME_CACHE", folder);
+    try {
+      const { tile } = await create({ threads: 1 });
+      expect(TILES).toContain(tile);
+      const [file = ""] = (await readdir(folder, { recursive: true })).filter((name) =>
+        name.includes("tile-"),
+      );
+      expect(JSON.parse(await readFile(join(folder, file), "utf8"))).toBe(tile);
+      const other = TILES.find((name) => name !== tile);
+      await writeFile(join(folder, file), JSON.stringify(other));
+      expect((await create({ threads: 1 })).tile).toBe(other);
+      await writeFile(join(folder, file), '"3x5"');
+      expect(TILES).toContain((await create({ threads: 1 })).tile);
+      expect((await create({ threads: 1, tile: "4x16" })).tile).toBe("4x16");
+      expect((await create({ threads: 1, deterministic: true })).tile).toBe("4x8");
+      await expect(create({ tile: "3x5" as "4x8" })).rejects.toThrow(RangeError);
+    } finally {
+      vi.unstubAllEnvs();
+      await rm(folder, { recursive: true });
+    }
+  });
+});
 
 /** `fill` with so much work declared that it is shared. */
 const LARGE_FILL = kernel({

@@ -2,11 +2,14 @@ import type { Backend, MemoryReport } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { JOB_BYTES } from "./job.js";
-import { instantiate, loadBuild } from "./load.js";
+import { loadBuild, loadModule } from "./load.js";
 import { type WasmBlock, WasmHeap } from "./memory.js";
 import { chooseBuild, type WasmBuild } from "./module.js";
 import { hardwareThreads, kernelFailure, sharedMemory, Threads } from "./threads.js";
+import { isTile, TILES, type Tile, tileGlobals } from "./tiles.js";
 
+/** The tile that is right wherever there is no fused multiply-add, which `deterministic` does without. */
+const DETERMINISTIC_TILE: Tile = "4x8";
 /** The address space of wasm32, in pages. */
 const MAX_PAGES = 65536;
 /**
@@ -34,6 +37,11 @@ export interface WasmOptions {
    */
   readonly revectorize?: boolean;
   /**
+   * The register tile of products, rows by columns; by default the one that was measured to be the fastest, which is
+   * kept for the next time where there are files. It changes no result.
+   */
+  readonly tile?: "auto" | Tile;
+  /**
    * Compiled kernels, where compiling bytes is forbidden (Workers of some hosts): `./kernels.wasm`. It imports
    * an unshared memory, so it runs on one thread.
    */
@@ -56,6 +64,8 @@ export class WasmBackend implements Backend {
     instance: WebAssembly.Instance,
     heapBase: number,
     readonly variant: "portable" | "revectorized",
+    /** The register tile that products run on. */
+    readonly tile: Tile,
     private readonly threads: Threads | undefined,
   ) {
     this.#calls = instance.exports;
@@ -69,20 +79,30 @@ export class WasmBackend implements Backend {
     const shared = wanted > 1 ? sharedMemory(limits) : undefined;
     const count = shared ? wanted : 1;
     const memory = shared ?? new WebAssembly.Memory(limits);
+    const tile = options.tile ?? (options.deterministic ? DETERMINISTIC_TILE : "auto");
+    if (tile !== "auto" && !isTile(tile)) {
+      throw new RangeError(`tile must be 'auto' or one of ${TILES.join(", ")}, got '${tile}'`);
+    }
+    const { revectorize = false } = options;
     const kernels = options.module
-      ? await instantiate(options.module, memory)
-      : await loadBuild(build, memory, shared !== undefined, options.revectorize ?? false);
+      ? await loadModule(options.module, memory, tile)
+      : await loadBuild(build, memory, { shared: shared !== undefined, revectorize, tile });
     const { module, instance, scratchBytes, variant } = kernels;
     const threads = shared ? new Threads(shared, instance, count) : undefined;
-    await threads?.start(module, (index) => JOB_BYTES + (index + 1) * scratchBytes);
-    const heapBase = JOB_BYTES + count * scratchBytes;
-    return new WasmBackend(options.module ? "module" : build, memory, instance, heapBase, variant, threads);
+    const scratchOf = (thread: number) => JOB_BYTES + thread * scratchBytes;
+    await threads?.start(module, (index) => ({
+      scratch: scratchOf(index + 1),
+      ...tileGlobals(kernels.tile),
+    }));
+    const heapBase = scratchOf(count);
+    const name = options.module ? "module" : build;
+    return new WasmBackend(name, memory, instance, heapBase, variant, kernels.tile, threads);
   }
 
   get description(): string {
     const count = this.threads?.count ?? 1;
     const variant = this.variant === "revectorized" ? ", revectorized" : "";
-    return `wasm (${this.build} SIMD${variant}, ${count} ${count === 1 ? "thread" : "threads"})`;
+    return `wasm (${this.build} SIMD${variant}, tile ${this.tile}, ${count} ${count === 1 ? "thread" : "threads"})`;
   }
 
   /** Threads that take part, the caller's included; workers join in as they come up. */

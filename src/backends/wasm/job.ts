@@ -96,6 +96,13 @@ export function kernelCalls(
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+/** Sets exported globals of an instance. */
+export function setGlobals(instance: WebAssembly.Instance, globals: Readonly<Record<string, number>>): void {
+  for (const [name, value] of Object.entries(globals)) {
+    (instance.exports[name] as WebAssembly.Global).value = value;
+  }
+}
+
 /** Draws chunks and runs the kernel on them until none is left. `list` holds the arguments and is reused. */
 export function runChunks(control: Int32Array, call: KernelCall, list: number[]): void {
   const chunks = control[CONTROL.chunks] as number;

@@ -1,8 +1,9 @@
 import { BackendError } from "../../errors.js";
-import { openCache } from "./cache.js";
+import { type Cache, openCache } from "./cache.js";
 import { JOB_BYTES } from "./job.js";
 import { buildBytes, type WasmBuild } from "./module.js";
 import { agree, CHECK_BYTES, compileRevectorized } from "./revectorize.js";
+import { fastestTile, isTile, setTile, TIMING_BYTES, type Tile } from "./tiles.js";
 
 const PAGE = 65536;
 /** The finding that the revectorised kernels give the same bits. */
@@ -15,14 +16,28 @@ export interface Kernels {
   /** What each thread needs to scratch in. The calling thread's lies behind the job. */
   readonly scratchBytes: number;
   readonly variant: "portable" | "revectorized";
+  /** What the instance multiplies on; every thread's is to. */
+  readonly tile: Tile;
 }
 
-/** Instantiates compiled kernels. @throws BackendError where the module is not this version's */
-export async function instantiate(
+/** How a build is loaded. */
+export interface LoadOptions {
+  /** Whether the memory is shared. */
+  readonly shared: boolean;
+  /** Let V8 pair vector operations: used where it can, and gives the same bits as without. */
+  readonly revectorize: boolean;
+  /** `auto`: the fastest, measured once on a machine that can keep what was found. */
+  readonly tile: Tile | "auto";
+}
+
+/** Kernels before their tile is known. */
+type Untuned = Omit<Kernels, "tile">;
+
+async function instantiateKernels(
   module: WebAssembly.Module,
   memory: WebAssembly.Memory,
-  variant: Kernels["variant"] = "portable",
-): Promise<Kernels> {
+  variant: Kernels["variant"],
+): Promise<Untuned> {
   const instance = await WebAssembly.instantiate(module, { env: { memory } });
   const { scratch, SCRATCH_BYTES: scratchBytes } = instance.exports;
   if (!(scratch instanceof WebAssembly.Global) || !(scratchBytes instanceof WebAssembly.Global)) {
@@ -32,29 +47,56 @@ export async function instantiate(
   return { module, instance, scratchBytes: scratchBytes.value, variant };
 }
 
-/**
- * Compiles a build of the package and instantiates it.
- * @param shared whether the memory is
- * @param revectorize let V8 pair vector operations: used where it can, and gives the same bits as without
- */
+/** Has the kernels use the tile, the fastest where none is given. */
+function tune(kernels: Untuned, memory: WebAssembly.Memory, wanted: Tile | "auto", cache?: Cache): Kernels {
+  const { instance, scratchBytes, variant } = kernels;
+  const name = `tile-${variant}`;
+  let tile: unknown = wanted === "auto" ? cache?.get(name) : wanted;
+  if (!isTile(tile)) {
+    const base = reserve(memory, scratchBytes, TIMING_BYTES);
+    tile = fastestTile(instance, memory, base, variant === "revectorized");
+    cache?.set(name, tile);
+  }
+  setTile(instance, tile as Tile);
+  return { ...kernels, tile: tile as Tile };
+}
+
+/** Where that many bytes behind the calling thread's scratch lie, which nobody uses yet. */
+function reserve(memory: WebAssembly.Memory, scratchBytes: number, byteLength: number): number {
+  const base = JOB_BYTES + scratchBytes;
+  const missing = Math.ceil((base + byteLength - memory.buffer.byteLength) / PAGE);
+  if (missing > 0) memory.grow(missing);
+  return base;
+}
+
+/** Instantiates kernels that were compiled elsewhere. @throws BackendError where they are not this version's */
+export async function loadModule(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  tile: Tile | "auto",
+): Promise<Kernels> {
+  return tune(await instantiateKernels(module, memory, "portable"), memory, tile);
+}
+
+/** Compiles a build of the package and instantiates it. */
 export async function loadBuild(
   build: WasmBuild,
   memory: WebAssembly.Memory,
-  shared: boolean,
-  revectorize: boolean,
+  { shared, revectorize, tile }: LoadOptions,
 ): Promise<Kernels> {
   const { bytes, digest } = await buildBytes(build, shared);
-  const instantiatePortable = async () => instantiate(await WebAssembly.compile(bytes), memory);
-  const module = revectorize ? await compileRevectorized(bytes) : undefined;
-  if (!module) return instantiatePortable();
-  const revectorized = await instantiate(module, memory, "revectorized");
   const cache = openCache(digest);
-  if (cache.get(AGREES) === true) return revectorized;
-  const portable = await instantiatePortable();
-  const base = JOB_BYTES + portable.scratchBytes;
-  const missing = Math.ceil((base + CHECK_BYTES - memory.buffer.byteLength) / PAGE);
-  if (missing > 0) memory.grow(missing);
-  if (!agree(portable.instance, revectorized.instance, memory, base)) return portable;
-  cache.set(AGREES, true);
-  return revectorized;
+  const instantiatePortable = async () =>
+    instantiateKernels(await WebAssembly.compile(bytes), memory, "portable");
+  const module = revectorize ? await compileRevectorized(bytes) : undefined;
+  if (!module) return tune(await instantiatePortable(), memory, tile, cache);
+  const revectorized = await instantiateKernels(module, memory, "revectorized");
+  if (cache.get(AGREES) !== true) {
+    const portable = await instantiatePortable();
+    const base = reserve(memory, portable.scratchBytes, CHECK_BYTES);
+    if (!agree(portable.instance, revectorized.instance, memory, base))
+      return tune(portable, memory, tile, cache);
+    cache.set(AGREES, true);
+  }
+  return tune(revectorized, memory, tile, cache);
 }

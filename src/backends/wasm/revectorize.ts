@@ -1,5 +1,6 @@
 import type { KernelCall } from "./job.js";
 import { isNode } from "./runtime.js";
+import { setTile, TILES } from "./tiles.js";
 
 /**
  * V8's flags for code in which two 128-bit operations are paired into one of 256 bits, where the processor has AVX2:
@@ -74,7 +75,7 @@ export const KNOWN_CALLS: readonly KnownCall[] = [
 export const CHECK_BYTES = 8 * OPERAND;
 
 /**
- * Whether two compilations of the kernels give the same bits on the known calls.
+ * Whether two compilations of the kernels give the same bits on the known calls, with every tile.
  * @param memory what both are instantiated on
  * @param base where `CHECK_BYTES` bytes of it are free
  */
@@ -94,8 +95,12 @@ export function agree(
     (instance.exports[name] as KernelCall)(...operands, ...rest);
     return new Uint32Array(room.slice(0, writes * (OPERAND / 4)).buffer);
   };
-  return KNOWN_CALLS.every((known) => {
-    const expected = result(one, known);
-    return result(other, known).every((bits, i) => bits === expected[i]);
+  return TILES.every((tile) => {
+    setTile(one, tile);
+    setTile(other, tile);
+    return KNOWN_CALLS.every((known) => {
+      const expected = result(one, known);
+      return result(other, known).every((bits, i) => bits === expected[i]);
+    });
   });
 }

@@ -47,13 +47,16 @@ export class Threads {
 
   /**
    * Starts the workers, without waiting for them. What does not start is reported once and done without.
-   * @param scratch where each may scratch
+   * @param globals the exported globals of each worker's instance
    */
-  async start(module: WebAssembly.Module, scratch: (index: number) => number): Promise<void> {
+  async start(
+    module: WebAssembly.Module,
+    globals: (index: number) => Readonly<Record<string, number>>,
+  ): Promise<void> {
     try {
       const spawn = await platformSpawn();
       for (let index = 0; index < this.count - 1; index++) {
-        const start = { module, memory: this.memory, index, scratch: scratch(index) };
+        const start = { module, memory: this.memory, index, globals: globals(index) };
         this.#workers.push(spawn(start, (problem) => this.#lose(index, problem)));
       }
     } catch (problem) {

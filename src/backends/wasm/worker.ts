@@ -1,6 +1,17 @@
 // The program of a worker thread: instantiates the kernels on the shared memory and takes part in jobs.
 
-import { CONTROL, fail, finish, jobViews, kernelCalls, report, runChunks, takeUp, wordOf } from "./job.js";
+import {
+  CONTROL,
+  fail,
+  finish,
+  jobViews,
+  kernelCalls,
+  report,
+  runChunks,
+  setGlobals,
+  takeUp,
+  wordOf,
+} from "./job.js";
 import { hasNodeModules } from "./runtime.js";
 
 /** What a worker is told when it starts. */
@@ -9,13 +20,13 @@ export interface WorkerStart {
   readonly memory: WebAssembly.Memory;
   /** Its number, from 0. */
   readonly index: number;
-  /** Where it may scratch. */
-  readonly scratch: number;
+  /** Exported globals of its instance, by name: where it may scratch, and what else the threads are to agree on. */
+  readonly globals: Readonly<Record<string, number>>;
 }
 
-function work({ module, memory, index, scratch }: WorkerStart): void {
+function work({ module, memory, index, globals }: WorkerStart): void {
   const instance = new WebAssembly.Instance(module, { env: { memory } });
-  (instance.exports.scratch as WebAssembly.Global).value = scratch;
+  setGlobals(instance, globals);
   const kernels = kernelCalls(instance);
   const views = jobViews(memory);
   const { control, args } = views;
