@@ -9,9 +9,10 @@ import { parseArgs } from "node:util";
 import { Bench } from "tinybench";
 import type { Backend } from "../src/backend.js";
 import { type BackendOptions, createBackend } from "../src/backends/create.js";
+import type { WeightType } from "../src/dtype.js";
 import { Tape } from "../src/tape.js";
 import { Arena, Tensor } from "../src/tensor.js";
-import { type BenchInfo, type OpCase, Random } from "../test/ops/case.js";
+import { type BenchInfo, type OpCase, Random, upload } from "../test/ops/case.js";
 import { cases } from "../test/ops/cases.js";
 
 /** A measurement, as `oriflamme bench --json` prints it. */
@@ -21,7 +22,7 @@ interface Line {
   readonly variant: Backend["variant"];
   readonly backend: "wasm" | "webgpu";
   readonly threads: number;
-  readonly dtype: "f32";
+  readonly dtype: WeightType;
   readonly shape: readonly number[];
   readonly median_seconds: number;
   readonly rate: number;
@@ -41,12 +42,10 @@ const { values: options } = parseArgs({
 });
 
 /** The operands of a case on the backend, for the whole measurement. */
-function upload(tape: Tape, opCase: OpCase, random: Random): Record<string, Tensor> {
-  const entries = Object.entries(opCase.inputs(random)).map(([name, { value, dtype, requiresGrad }]) => {
-    const data = dtype === "u32" ? Uint32Array.from(value.data) : Float32Array.from(value.data);
-    const tensor = tape.from(data, value.shape);
-    tensor.requiresGrad = requiresGrad;
-    if (requiresGrad) tensor.grad = tape.filled(value.shape, 0);
+function uploadAll(tape: Tape, opCase: OpCase, random: Random): Record<string, Tensor> {
+  const entries = Object.entries(opCase.inputs(random)).map(([name, input]) => {
+    const tensor = upload(tape, input);
+    if (input.requiresGrad) tensor.grad = tape.filled(input.value.shape, 0);
     return [name, tensor] as const;
   });
   return Object.fromEntries(entries);
@@ -66,7 +65,7 @@ function pass(arena: Arena, opCase: OpCase, operands: Record<string, Tensor>, re
 
 async function measure(backend: Backend, name: string, opCase: OpCase, info: BenchInfo): Promise<Line[]> {
   const arena = new Arena(backend);
-  const operands = upload(new Tape(arena), opCase, new Random(opCase.name));
+  const operands = uploadAll(new Tape(arena), opCase, new Random(opCase.name));
   const time = Number(options.time);
   const bench = new Bench({ time, warmupTime: Math.min(time, 100) });
   const timed = (recording: boolean) => async () => {
@@ -88,7 +87,7 @@ async function measure(backend: Backend, name: string, opCase: OpCase, info: Ben
       variant: "portable",
       backend: backend.kind,
       threads: 1,
-      dtype: "f32",
+      dtype: info.dtype ?? "f32",
       shape: info.shape,
       median_seconds,
       rate: (work * (i === 1 ? (info.backward ?? 1) : 1)) / median_seconds,
@@ -102,10 +101,10 @@ function print(line: Line): void {
     process.stdout.write(`${JSON.stringify(line)}\n`);
     return;
   }
-  const { bench, shape, median_seconds, rate, unit } = line;
+  const { bench, dtype, shape, median_seconds, rate, unit } = line;
   const ms = `${(median_seconds * 1e3).toFixed(3)} ms`;
   process.stdout.write(
-    `${bench.padEnd(24)}${shape.join("×").padEnd(24)}${ms.padStart(12)}${rate.toFixed(2).padStart(10)} ${unit}\n`,
+    `${`${bench}${dtype === "f32" ? "" : ` ${dtype}`}`.padEnd(32)}${shape.join("×").padEnd(24)}${ms.padStart(12)}${rate.toFixed(2).padStart(10)} ${unit}\n`,
   );
 }
 

@@ -1,7 +1,8 @@
 import type { Backend } from "./backend.js";
+import type { DType } from "./dtype.js";
 import type { Kernel, KernelArgs } from "./kernel.js";
 import { kernel, linearGrid } from "./kernel.js";
-import { type Arena, type DType, formatShape, type Tensor } from "./tensor.js";
+import { type Arena, formatShape, type Tensor } from "./tensor.js";
 
 /** Sets n values: the zero that a gradient starts from. */
 export const fill = kernel({

@@ -1,8 +1,6 @@
 import { align, type Backend } from "./backend.js";
+import { bytesOf, type DType, decode, encode, isStorage } from "./dtype.js";
 import type { Block, Region } from "./kernel.js";
-
-/** Element types of activations: kernels compute in f32; u32 holds token ids and indices. */
-export type DType = "f32" | "u32";
 
 /** A shape for messages, as in `(2, 16, 64)`. */
 export function formatShape(shape: readonly number[]): string {
@@ -34,7 +32,7 @@ export class Tensor implements Region {
   }
 
   get byteLength(): number {
-    return this.size * 4;
+    return bytesOf(this.dtype, this.shape);
   }
 
   /** The same memory under another shape of the same size. */
@@ -45,17 +43,27 @@ export class Tensor implements Region {
     return new Tensor(this.backend, this.block, this.byteOffset, shape, this.dtype);
   }
 
-  /** Fills the tensor from the host. `data` must have exactly its size. */
+  /**
+   * Fills the tensor from the host. `data` must have exactly its size; a storage format takes f32 and rounds it.
+   * @throws RangeError for another size, or values that the storage format cannot hold
+   */
   write(data: Float32Array | Uint32Array): void {
     if (data.length !== this.size) {
       throw new RangeError(`write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`);
     }
-    this.backend.write(this, data);
+    if (isStorage(this.dtype) && !(data instanceof Float32Array)) {
+      throw new TypeError(`write: ${this.dtype} is encoded from a Float32Array`);
+    }
+    this.backend.write(this, isStorage(this.dtype) ? encode(this.dtype, data as Float32Array) : data);
   }
 
-  /** A copy of the values on the host, after all work dispatched so far. */
+  /**
+   * A copy of the values on the host as f32, after all work dispatched so far; those of a storage format are decoded.
+   * `backend.read` has the bytes as they are.
+   */
   async read(): Promise<Float32Array> {
-    return new Float32Array(await this.backend.read(this));
+    const bytes = await this.backend.read(this);
+    return isStorage(this.dtype) ? decode(this.dtype, new Uint8Array(bytes)) : new Float32Array(bytes);
   }
 
   /** The same for a tensor of u32. */
@@ -88,7 +96,7 @@ export class Arena {
 
   /** An uninitialised tensor. */
   tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
-    const bytes = align(sizeOf(shape) * 4);
+    const bytes = align(bytesOf(dtype, shape));
     for (;;) {
       const block = this.#blocks[this.#index];
       if (block === undefined) {
@@ -147,28 +155,34 @@ export class Arena {
 }
 
 /**
- * Named tensors in one block, so that an optimiser treats them all in one dispatch. The padding between them is
- * zero and stays zero under AdamW.
+ * Named tensors in one block, so that an optimiser treats them all in one dispatch where all are f32. The padding
+ * between them is zero and stays zero under AdamW.
  */
 export class Parameters {
   readonly #views = new Map<string, Tensor>();
   readonly #block: Block;
-  /** The whole block as one vector. */
+  /** The whole block as one vector of f32. */
   readonly all: Tensor;
 
+  /**
+   * @param dtypes types by name; f32 where there is none
+   * @throws RangeError where a tensor's rows are not whole blocks of its type
+   */
   constructor(
     readonly backend: Backend,
     readonly shapes: ReadonlyMap<string, readonly number[]>,
+    dtypes: ReadonlyMap<string, DType> = new Map(),
   ) {
     let bytes = 0;
     const offsets = new Map<string, number>();
     for (const [name, shape] of shapes) {
       offsets.set(name, bytes);
-      bytes += align(sizeOf(shape) * 4);
+      bytes += align(bytesOf(dtypes.get(name) ?? "f32", shape));
     }
     this.#block = backend.allocate(Math.max(bytes, align(1)));
     for (const [name, shape] of shapes) {
-      this.#views.set(name, new Tensor(backend, this.#block, offsets.get(name) ?? 0, shape));
+      const offset = offsets.get(name) ?? 0;
+      this.#views.set(name, new Tensor(backend, this.#block, offset, shape, dtypes.get(name)));
     }
     this.all = new Tensor(backend, this.#block, 0, [bytes / 4]);
     this.zero();

@@ -1,5 +1,5 @@
+import { f32ToBf16, f32ToF16 } from "../half.js";
 import { formatShape, sizeOf } from "../tensor.js";
-import { f32ToBf16, f32ToF16 } from "./half.js";
 
 /** A tensor to write. Its data may come later, so that a model is never in memory as a whole. */
 export type TensorData =

@@ -1,6 +1,6 @@
 import { FormatError, UnsupportedError } from "../errors.js";
+import { bf16ToF32, f16ToF32 } from "../half.js";
 import { formatShape } from "../tensor.js";
-import { bf16ToF32, f16ToF32 } from "./half.js";
 import { decodeUtf8, duplicateKey, isObject, parseObject, show } from "./json.js";
 import type { ByteSource } from "./source.js";
 

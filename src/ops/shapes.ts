@@ -1,4 +1,5 @@
-import { type DType, formatShape, Tensor } from "../tensor.js";
+import type { DType } from "../dtype.js";
+import { formatShape, Tensor } from "../tensor.js";
 
 /** Throws unless `tensor` is a tensor of that shape and element type; `op` and `name` go into the message. */
 export function expectShape(

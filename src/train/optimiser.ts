@@ -24,10 +24,15 @@ export class AdamW {
   /** Steps taken. */
   steps = 0;
 
+  /** @throws TypeError where a parameter is stored as anything but f32: it could not take small steps */
   constructor(
     readonly parameters: Parameters,
     options: AdamWOptions = {},
   ) {
+    for (const [name, { dtype }] of parameters.entries()) {
+      if (dtype !== "f32")
+        throw new TypeError(`AdamW: parameter '${name}' is stored as ${dtype}, expected f32`);
+    }
     this.#options = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, ...options };
     const { backend, shapes } = parameters;
     this.gradients = new Parameters(backend, shapes);

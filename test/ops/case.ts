@@ -3,8 +3,9 @@
  * the microbenchmark on every backend.
  */
 
+import { type DType, decode, encode, isStorage, type StorageType } from "../../src/dtype.js";
 import type { Tape } from "../../src/tape.js";
-import { type DType, sizeOf, type Tensor } from "../../src/tensor.js";
+import { sizeOf, type Tensor } from "../../src/tensor.js";
 
 /** A row-major float64 array of up to four dimensions: what references compute on. */
 export class Nd {
@@ -90,6 +91,27 @@ export function frozen(value: Nd): Input {
   return { value: rounded(value), dtype: "f32", requiresGrad: false };
 }
 
+/** A matrix in a storage format, whose values are what is stored. */
+export function stored(value: Nd, dtype: StorageType): Input {
+  const bytes = encode(dtype, Float32Array.from(value.data));
+  return { value: new Nd(value.shape, decode(dtype, bytes)), dtype, requiresGrad: false };
+}
+
+/** The bytes of an operand as they lie on a backend. Encoding what was decoded gives the same bytes again. */
+export function hostBytes({ value, dtype }: Input): Uint8Array {
+  if (dtype === "u32") return new Uint8Array(Uint32Array.from(value.data).buffer);
+  const values = Float32Array.from(value.data);
+  return isStorage(dtype) ? encode(dtype, values) : new Uint8Array(values.buffer);
+}
+
+/** An operand on the tape's backend. */
+export function upload(tape: Tape, input: Input): Tensor {
+  const tensor = tape.empty(input.value.shape, input.dtype);
+  tape.backend.write(tensor, hostBytes(input));
+  tensor.requiresGrad = input.requiresGrad;
+  return tensor;
+}
+
 /** Token ids or indices. */
 export function ids(values: readonly number[]): Input {
   return { value: new Nd([values.length], values), dtype: "u32", requiresGrad: false };
@@ -153,6 +175,8 @@ export interface BenchInfo {
   readonly bytes?: number;
   /** The work of forward and backward together, in multiples of the forward's. */
   readonly backward?: number;
+  /** What the weights are stored as, where it is not f32. */
+  readonly dtype?: StorageType;
 }
 
 /** A case with its operands' names erased. */
@@ -165,6 +189,8 @@ export interface OpCase<N extends string = string> {
   readonly reference: (x: Record<N, Nd>) => Nd | Record<string, Nd>;
   /** Departures from the defaults of the harness; say why beside it. */
   readonly tolerance?: { readonly forward?: Tolerance; readonly gradient?: Tolerance };
+  /** What the op says that an output may err by, besides the tolerance: one of a single result's shape. */
+  readonly bound?: (x: Record<N, Nd>) => Nd;
   /**
    * Weight of every result in the scalar whose gradient is checked; random by default. A loss, which writes the
    * gradient of its weighted sum at once, names the operand that holds its weights.
@@ -180,7 +206,7 @@ export interface OpCase<N extends string = string> {
 }
 
 /** What a list adds to its cases besides their operands. */
-export type CaseOptions = Partial<Omit<OpCase, "inputs" | "run" | "reference" | "weights">>;
+export type CaseOptions = Partial<Omit<OpCase, "inputs" | "run" | "reference" | "weights" | "bound">>;
 
 /** Declares a case: the names of `inputs` are the names that `run` and `reference` see. */
 export function opCase<N extends string>(spec: OpCase<N>): OpCase {

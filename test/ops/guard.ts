@@ -1,16 +1,22 @@
 import type { Backend } from "../../src/backend.js";
+import { bytesOf, type DType } from "../../src/dtype.js";
 import type { Block } from "../../src/kernel.js";
-import { Arena, type DType, sizeOf, Tensor } from "../../src/tensor.js";
+import { Arena, Tensor } from "../../src/tensor.js";
 
 /** A quiet NaN that no kernel makes: what is read uninitialised or from outside shows in the results. */
 const SENTINEL = 0x7fc0dead;
 /** Words in front of and behind every tensor; 256 bytes, which is the alignment. */
 const GUARD = 64;
 
+function wordsOf(dtype: DType, shape: readonly number[]): number {
+  return Math.ceil(bytesOf(dtype, shape) / 4);
+}
+
 /** What an arena held at one moment. */
 export interface Snapshot {
-  /** The words of a tensor. */
+  /** The words of a tensor, of which the last may hold less than four of its bytes. */
   words(tensor: Tensor): Uint32Array;
+  bytes(tensor: Tensor): Uint8Array;
   /** Everything, guards and saved values included, in the order of the allocations. */
   readonly all: Uint32Array;
   /** The guards that were written to, in words from the tensor's start; empty if all is well. */
@@ -26,7 +32,7 @@ export class GuardedArena extends Arena {
   }
 
   override tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
-    const outer = super.tensor([sizeOf(shape) + 2 * GUARD], "u32");
+    const outer = super.tensor([wordsOf(dtype, shape) + 2 * GUARD], "u32");
     outer.write(new Uint32Array(outer.size).fill(SENTINEL));
     const inner = new Tensor(this.backend, outer.block, outer.byteOffset + GUARD * 4, shape, dtype);
     this.#guarded.push({ outer, inner });
@@ -43,9 +49,14 @@ export class GuardedArena extends Arena {
     }
     const words = (tensor: Tensor) => {
       const image = images.get(tensor.block) ?? new Uint32Array();
-      return image.subarray(tensor.byteOffset / 4, tensor.byteOffset / 4 + tensor.size);
+      const start = tensor.byteOffset / 4;
+      return image.subarray(start, start + wordsOf(tensor.dtype, tensor.shape));
     };
-    return { words, all: this.#join(words), violations: this.#violations(words) };
+    const bytes = (tensor: Tensor) => {
+      const { buffer, byteOffset } = words(tensor);
+      return new Uint8Array(buffer, byteOffset, tensor.byteLength);
+    };
+    return { words, bytes, all: this.#join(words), violations: this.#violations(words) };
   }
 
   #join(words: (tensor: Tensor) => Uint32Array): Uint32Array {
@@ -63,7 +74,7 @@ export class GuardedArena extends Arena {
       const image = words(outer);
       const broken: number[] = [];
       for (let i = 0; i < image.length; i++) {
-        if (i === GUARD) i += inner.size;
+        if (i === GUARD) i += wordsOf(inner.dtype, inner.shape);
         if (image[i] !== SENTINEL) broken.push(i - GUARD);
       }
       if (broken.length === 0) return [];

@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { Tape } from "../../src/tape.js";
 import { Tensor } from "../../src/tensor.js";
-import { type Input, Nd, type OpCase, Random, type Tolerance } from "./case.js";
+import { hostBytes, type Input, Nd, type OpCase, Random, type Tolerance, upload } from "./case.js";
 import { GuardedArena, type Snapshot } from "./guard.js";
 
 /** A few roundings of f32 (6e-8 each) in a row; what adds up more of them has its own. */
@@ -27,6 +27,7 @@ interface Derivative {
 interface Prepared {
   readonly inputs: Readonly<Record<string, Input>>;
   readonly expected: Readonly<Record<string, Nd>>;
+  readonly bound: Nd | undefined;
   readonly weights: Readonly<Record<string, Nd>>;
   readonly derivatives: Readonly<Record<string, readonly Derivative[]>>;
 }
@@ -86,7 +87,7 @@ function prepare(opCase: OpCase): Prepared {
     if (!requiresGrad || samples === 0) continue;
     derivatives[name] = differentiate(value, objective, samples, opCase.step, random);
   }
-  const result = { inputs, expected, weights, derivatives };
+  const result = { inputs, expected, bound: opCase.bound?.(values), weights, derivatives };
   prepared.set(opCase, result);
   return result;
 }
@@ -125,10 +126,6 @@ export interface Run {
   readonly before: Readonly<Record<string, Float32Array>>;
 }
 
-function hostArray({ value, dtype }: Input): Float32Array | Uint32Array {
-  return dtype === "u32" ? Uint32Array.from(value.data) : Float32Array.from(value.data);
-}
-
 /** Forward, and backward where there is something to differentiate, in a guarded arena. */
 export async function execute(backend: Backend, opCase: OpCase): Promise<Run> {
   const { inputs, expected, weights, derivatives } = prepare(opCase);
@@ -138,8 +135,7 @@ export async function execute(backend: Backend, opCase: OpCase): Promise<Run> {
   const tensors: Record<string, Tensor> = {};
   const before: Record<string, Float32Array> = {};
   for (const [name, input] of Object.entries(inputs)) {
-    const tensor = tape.from(hostArray(input), input.value.shape);
-    tensor.requiresGrad = input.requiresGrad;
+    const tensor = upload(tape, input);
     tensors[name] = tensor;
     if (!input.requiresGrad) continue;
     const size = rootMeanSquare((derivatives[name] ?? []).map(({ value }) => value)) || 1;
@@ -180,7 +176,7 @@ function compare(worst: Worst, where: string, got: number, want: number, allowed
   worst.message = `${where}: got ${got}, expected ${want} ± ${allowed.toPrecision(2)}`;
 }
 
-function compareOutputs(worst: Worst, run: Run, { expected }: Prepared, tolerance: Tolerance): void {
+function compareOutputs(worst: Worst, run: Run, { expected, bound }: Prepared, tolerance: Tolerance): void {
   for (const [name, out] of Object.entries(run.outputs)) {
     const want = expected[name];
     if (!want) throw new Error(`the reference has no '${name}'`);
@@ -190,7 +186,10 @@ function compareOutputs(worst: Worst, run: Run, { expected }: Prepared, toleranc
     for (let i = 0; i < want.size; i++) {
       const value = Math.abs(want.flat(i)) > 3.4028235677973366e38 ? want.flat(i) * Infinity : want.flat(i);
       const allowed =
-        tolerance.relative * Math.abs(value) + tolerance.absolute * scale + (tolerance.floor ?? 0);
+        tolerance.relative * Math.abs(value) +
+        tolerance.absolute * scale +
+        (tolerance.floor ?? 0) +
+        (bound?.flat(i) ?? 0);
       compare(worst, `${name}[${i}]`, got[i] ?? Number.NaN, value, allowed);
     }
   }
@@ -221,7 +220,7 @@ function compareGradients(worst: Worst, run: Run, { derivatives }: Prepared, tol
 }
 
 /** The first index at which two arrays differ; -1 where they are the same. Far quicker than `toEqual`. */
-export function firstDifference(a: Uint32Array, b: Uint32Array): number {
+export function firstDifference(a: Uint32Array | Uint8Array, b: Uint32Array | Uint8Array): number {
   if (a.length !== b.length) return Math.min(a.length, b.length);
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return i;
   return -1;
@@ -243,9 +242,7 @@ export async function check(backend: Backend, opCase: OpCase, slack = 1): Promis
   expect(run.snapshot.violations, "written outside of a tensor").toEqual([]);
   for (const [name, input] of Object.entries(prepared.inputs)) {
     const tensor = run.inputs[name];
-    const array = hostArray(input);
-    const words = new Uint32Array(array.buffer, array.byteOffset, array.length);
-    const changed = tensor ? firstDifference(run.snapshot.words(tensor), words) : -1;
+    const changed = tensor ? firstDifference(run.snapshot.bytes(tensor), hostBytes(input)) : -1;
     expect(changed, `the operand ${name} was changed, first at`).toBe(-1);
     if (tensor && !input.requiresGrad) expect(tensor.grad, `gradient of ${name}`).toBeUndefined();
   }

@@ -65,7 +65,7 @@ describe.skipIf(sharedMissing("golden"))("golden models", () => {
 
 describe.skipIf(sharedMissing("golden", "quant"))("half-width floats", () => {
   test.each(["F16", "BF16"])("%s as gguf-py reads it", async (dtype) => {
-    const { f16ToF32, bf16ToF32 } = await import("../../src/formats/half.js");
+    const { f16ToF32, bf16ToF32 } = await import("../../src/half.js");
     const file = await openSafetensors(
       await (await openFiles(sharedPath("golden", "quant"))).open("golden.safetensors"),
     );
@@ -75,7 +75,7 @@ describe.skipIf(sharedMissing("golden", "quant"))("half-width floats", () => {
   });
 
   test.each(["F16", "BF16"])("%s as gguf-py rounds it", async (dtype) => {
-    const { f32ToF16, f32ToBf16 } = await import("../../src/formats/half.js");
+    const { f32ToF16, f32ToBf16 } = await import("../../src/half.js");
     const file = await openSafetensors(
       await (await openFiles(sharedPath("golden", "quant"))).open("golden.safetensors"),
     );

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/formats/half.js";
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../src/half.js";
 
 const allHalves = Uint16Array.from({ length: 65536 }, (_, i) => i);
 
