@@ -1,8 +1,10 @@
+import { isStorage } from "../dtype.js";
 import { kernel } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import { formatShape, type Tensor } from "../tensor.js";
 import { accumulateKernel, add } from "./add.js";
 import { biasBackwardKernel } from "./bias.js";
+import { linearQuantised } from "./linear-quantised.js";
 import { asMatrix, expectShape, expectTensor, withLast } from "./shapes.js";
 
 /** Rows and columns of one workgroup's tile in `kernels/matmul.wgsl`. */
@@ -173,10 +175,12 @@ export interface LinearOptions {
 }
 
 /**
- * A linear layer: x (…, in) · weightᵀ + bias + residual = (…, out), weight (out, in) as PyTorch has it.
+ * A linear layer: x (…, in) · weightᵀ + bias + residual = (…, out), weight (out, in) as PyTorch has it. A weight in
+ * a storage format is decoded on the way.
  * @throws RangeError where the shapes do not fit
  */
 export function linear(tape: Tape, x: Tensor, weight: Tensor, options: LinearOptions = {}): Tensor {
+  if (isStorage(weight.dtype)) return linearQuantised(tape, x, weight, options);
   const { rows, cols } = asMatrix("linear", "x", x);
   expectTensor("linear", "weight", weight, "f32", 2);
   const n = weight.shape[0] ?? 0;

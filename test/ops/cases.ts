@@ -6,10 +6,12 @@ import type { OpCase } from "./case.js";
 import { columnsCases } from "./columns.js";
 import { crossEntropyCases } from "./cross-entropy.js";
 import { embeddingCases } from "./embedding.js";
+import { embeddingQuantisedCases } from "./embedding-quantised.js";
 import { fillCases } from "./fill.js";
 import { geluCases } from "./gelu.js";
 import { klCases } from "./kl.js";
 import { layernormCases } from "./layernorm.js";
+import { linearQuantisedCases } from "./linear-quantised.js";
 import { matmulCases } from "./matmul.js";
 import { rmsnormCases } from "./rmsnorm.js";
 import { ropeCases } from "./rope.js";
@@ -27,6 +29,7 @@ export const cases: Readonly<Record<string, readonly OpCase[]>> = {
   slice: sliceCases,
   columns: columnsCases,
   matmul: matmulCases,
+  linear_quantised: linearQuantisedCases,
   attention: attentionCases,
   softmax: softmaxCases,
   rmsnorm: rmsnormCases,
@@ -35,6 +38,7 @@ export const cases: Readonly<Record<string, readonly OpCase[]>> = {
   swiglu: swigluCases,
   gelu: geluCases,
   embedding: embeddingCases,
+  embedding_quantised: embeddingQuantisedCases,
   cross_entropy: crossEntropyCases,
   kl: klCases,
   adamw: adamwCases,
