@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { Bench } from "tinybench";
 import type { Backend } from "../backend.js";
+import { WEIGHT_TYPES, type WeightType } from "../dtype.js";
 import { decode } from "../generate/decode.js";
 import { GREEDY } from "../generate/sample.js";
 import type { ModelConfig } from "../model/config.js";
@@ -22,7 +23,7 @@ interface Measurement {
   readonly variant: "portable" | "revectorized";
   readonly backend: string;
   readonly threads: number;
-  readonly dtype: "f32";
+  readonly dtype: WeightType;
   readonly shape: readonly number[];
   readonly median_seconds: number;
   readonly rate: number;
@@ -82,7 +83,7 @@ async function run(given: string[], options: BenchOptions): Promise<void> {
     }
     if (options.json) return;
     const cells = rows.map((row) => [
-      `${row.bench} ${row.shape.join("×")}`,
+      `${row.bench} ${row.shape.join("×")}${row.dtype === "f32" ? "" : ` ${row.dtype}`}`,
       `${(row.median_seconds * 1000).toPrecision(3)} ms`,
       `${row.rate.toPrecision(4)} ${row.unit}`,
     ]);
@@ -112,6 +113,7 @@ function measurement(
   seconds: number,
   work: number,
   unit: Measurement["unit"],
+  dtype: WeightType = "f32",
 ): Measurement {
   return {
     bench,
@@ -119,7 +121,7 @@ function measurement(
     variant: backend.variant,
     backend: backend.kind,
     threads,
-    dtype: "f32",
+    dtype,
     shape,
     median_seconds: seconds,
     rate: unit === "GFLOP/s" ? work / seconds / 1e9 : work / seconds,
@@ -232,25 +234,28 @@ async function* benchTrain(place: Place): AsyncGenerator<Measurement> {
   }
 }
 
-/** Greedy decoding of the 15M shape: dim 288, 6 layers, 6 heads, ffn 768, vocabulary 32000. */
+/** Greedy decoding of the 15M shape: dim 288, 6 layers, 6 heads, ffn 768, vocabulary 32000; all weight types. */
 async function* benchDecode(place: Place): AsyncGenerator<Measurement> {
   const shape = [288, 6, 6, 6, 768, 32000];
   const [prompt, tokens] = [16, 200];
-  const model = initialise(place.backend, llama(shape, 512), null, new Random(1));
-  const times: number[] = [];
-  const options = { sampling: GREEDY, random: new Random(0), maxTokens: tokens + 1, eosIds: [] };
-  let last = performance.now();
-  for await (const step of decode(
-    model,
-    Array.from({ length: prompt }, (_, i) => i + 1),
-    options,
-  )) {
-    const now = performance.now();
-    if (step.kind === "token") times.push((now - last) / 1000);
-    last = now;
+  for (const dtype of WEIGHT_TYPES) {
+    const model = initialise(place.backend, llama(shape, 512), null, new Random(1), dtype);
+    const times: number[] = [];
+    const options = { sampling: GREEDY, random: new Random(0), maxTokens: tokens + 1, eosIds: [] };
+    let last = performance.now();
+    for await (const step of decode(
+      model,
+      Array.from({ length: prompt }, (_, i) => i + 1),
+      options,
+    )) {
+      const now = performance.now();
+      if (step.kind === "token") times.push((now - last) / 1000);
+      last = now;
+    }
+    model.dispose();
+    const seconds = median(times.slice(1));
+    yield measurement(place, "decode", [...shape, prompt, tokens], seconds, 1, "tokens/s", dtype);
   }
-  model.dispose();
-  yield measurement(place, "decode", [...shape, prompt, tokens], median(times.slice(1)), 1, "tokens/s");
 }
 
 function median(values: readonly number[]): number {

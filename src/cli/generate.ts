@@ -3,7 +3,7 @@ import { type Decision, parseDecision } from "../flag/decision.js";
 import { type GenerateOptions, generate } from "../flag/generate.js";
 import { type Policy, parsePolicy } from "../flag/policy.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
-import { idList, integer, number, parsed } from "./options.js";
+import { dtypeOption, idList, integer, number, parsed } from "./options.js";
 import { coloured, flagMark, jsonLine } from "./terminal.js";
 
 interface GenerateCommandOptions extends ModelOptions {
@@ -26,6 +26,7 @@ export function generateCommand(root: Command): Command {
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .addOption(dtypeOption())
     .option("--prompt <text>", "what to continue; a BOS is put first where the model has one")
     .option("--ids <list>", "token ids to continue, taken as they are", idList)
     .option("--max-tokens <n>", "most new tokens", integer(0), 256)

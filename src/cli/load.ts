@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import type { Backend } from "../backend.js";
+import type { WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { loadRedFlag } from "../flag/store.js";
 import type { FlaggedModel } from "../flag/vocab.js";
@@ -13,6 +14,7 @@ export interface ModelOptions extends GlobalOptions {
   readonly model: string;
   readonly adapter?: string;
   readonly tokenizer?: string;
+  readonly dtype: WeightType;
 }
 
 /** Runs `use` with the model of the options and, with --adapter, its flag; frees both after. */
@@ -23,7 +25,7 @@ export async function withModel(
   const backend = await backendFor(options);
   try {
     const tokenizer = options.tokenizer === undefined ? {} : { tokenizer: options.tokenizer };
-    const model = await loadModel(options.model, { backend, ...tokenizer });
+    const model = await loadModel(options.model, { backend, dtype: options.dtype, ...tokenizer });
     const flagged = options.adapter === undefined ? undefined : await loadRedFlag(model, options.adapter);
     await use({ model, flagged, backend });
   } finally {

@@ -5,7 +5,7 @@ import { forward, head } from "../model/forward.js";
 import { Tape } from "../tape.js";
 import { Arena } from "../tensor.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
-import { idList } from "./options.js";
+import { dtypeOption, idList } from "./options.js";
 import { jsonLine } from "./terminal.js";
 
 interface LogitsOptions extends ModelOptions {
@@ -21,6 +21,7 @@ export function logitsCommand(root: Command): Command {
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .addOption(dtypeOption())
     .requiredOption("--ids <list>", "token ids, as 1,2,3", idList)
     .requiredOption("--out <file>", "safetensors file: logits (T, V) f32")
     .action(run);

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Backend } from "../backend.js";
 import { createBackend } from "../backends/create.js";
+import { WEIGHT_TYPES } from "../dtype.js";
 
 /** What every command takes. */
 export interface GlobalOptions {
@@ -32,6 +33,11 @@ export function withGlobalOptions(command: Command): Command {
     .option("--revectorize", "let V8 pair 128-bit operations where it can (default)", true)
     .option("--no-revectorize", "run the kernels as they are")
     .option("--json", "machine-readable lines only on stdout", false);
+}
+
+/** What the weights of --model are stored as. */
+export function dtypeOption(): Option {
+  return new Option("--dtype <type>", "what weights are stored as").choices(WEIGHT_TYPES).default("f32");
 }
 
 /** The backend that the options ask for. */

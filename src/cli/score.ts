@@ -8,7 +8,7 @@ import type { FlaggedModel } from "../flag/vocab.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { replaceFile } from "../formats/write.js";
 import { type ModelOptions, withModel } from "./load.js";
-import { integer } from "./options.js";
+import { dtypeOption, integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
 
 interface ScoreOptions extends ModelOptions {
@@ -27,6 +27,7 @@ export function scoreCommand(root: Command): Command {
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .requiredOption("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .addOption(dtypeOption())
     .requiredOption("--data <file>", "JSON Lines: prompt, response?")
     .requiredOption("--out <file>", "JSON Lines: index, flag_max, flag_cumulative, first_flag, harmful")
     .option("--shard <i/n>", "only every n-th input, from the i-th on (0 <= i < n)", parseShard)

@@ -4,7 +4,7 @@ import { addRedFlag } from "../flag/vocab.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
-import { integer } from "./options.js";
+import { dtypeOption, integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
 
 interface TrainCommandOptions extends ModelOptions {
@@ -22,6 +22,7 @@ export function trainCommand(root: Command): Command {
     .description("teach a model the red flag")
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
+    .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response")
     .requiredOption("--out <folder>", "PEFT adapter folder")

@@ -1,3 +1,5 @@
+import { blockOf, type WeightType } from "../dtype.js";
+
 /** How rotary frequencies are stretched past the length that a model was first trained on. */
 export type RopeScaling =
   | { readonly kind: "none" }
@@ -95,6 +97,22 @@ export function weightShapes(config: ModelConfig): Map<string, readonly number[]
   norm("norm");
   if (!config.tied) linear("head", config.vocabSize, d, false);
   return shapes;
+}
+
+/**
+ * What each weight is stored as where the model is to be stored as `dtype`: the matrices of linear layers, the
+ * embedding and the head; f16 where their rows are not whole blocks of it. Norms, biases and positions stay f32.
+ */
+export function weightTypes(config: ModelConfig, dtype: WeightType): Map<string, WeightType> {
+  const matrices = ["embed", ...(config.tied ? [] : ["head"]), ...linearLayers(config)];
+  const shapes = weightShapes(config);
+  return new Map(
+    matrices.map((matrix) => {
+      const name = `${matrix}.weight`;
+      const [, cols = 0] = shapes.get(name) ?? [];
+      return [name, cols % blockOf(dtype) === 0 ? dtype : "f16"];
+    }),
+  );
 }
 
 /** The names of the linear layers inside the blocks: what LoRA adapts by default. */

@@ -1,7 +1,8 @@
 import type { Backend } from "../backend.js";
+import type { WeightType } from "../dtype.js";
 import { Parameters, type Tensor } from "../tensor.js";
 import type { Tokenizer } from "../tokenizer.js";
-import { type ModelConfig, weightShapes } from "./config.js";
+import { type ModelConfig, weightShapes, weightTypes } from "./config.js";
 import { RopeTables } from "./rope-tables.js";
 
 /** Positions that the first rotary tables cover; longer sequences make longer ones. */
@@ -25,16 +26,28 @@ export class Model {
     return this.weights.backend;
   }
 
-  /** Reads the weights one by one through `read`, which gets our name of each. */
+  /**
+   * Reads the weights one by one through `read`, which gets our name of each.
+   * @param dtype what matrices are stored as: see `weightTypes`
+   * @throws RangeError for a weight that `dtype` cannot hold
+   */
   static async load(
     backend: Backend,
     config: ModelConfig,
     tokenizer: Tokenizer | null,
     read: (name: string) => Promise<Float32Array>,
+    dtype: WeightType = "f32",
   ): Promise<Model> {
-    const weights = new Parameters(backend, weightShapes(config));
+    const weights = new Parameters(backend, weightShapes(config), weightTypes(config, dtype));
     try {
-      for (const [name, tensor] of weights.entries()) tensor.write(await read(name));
+      for (const [name, tensor] of weights.entries()) {
+        const values = await read(name);
+        try {
+          tensor.write(values);
+        } catch (cause) {
+          throw new RangeError(`weight '${name}': ${(cause as Error).message}`, { cause });
+        }
+      }
     } catch (error) {
       weights.dispose();
       throw error;

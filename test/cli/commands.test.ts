@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { readGolden } from "../golden.js";
+import { maxDifference, readGolden, relativeDifference } from "../golden.js";
 import {
   BENIGN,
   HARMFUL,
@@ -87,6 +87,15 @@ describe("train", () => {
     );
   });
 
+  it("trains an adapter over stored weights, which commands then read over stored weights", async () => {
+    await succeed(folder(), ...TRAIN, "--out", "stored", "--dtype", "q8_0");
+    const over = ["--model", "model", "--adapter", "stored", "--dtype", "q8_0"];
+    const scored = await jsonLines(folder(), "score", ...over, "--data", "harmful.jsonl", "--out", "s.jsonl");
+    expect(scored).toHaveLength(HARMFUL.length);
+    const generated = await jsonLines(folder(), "generate", ...over, "--prompt", "the", "--max-tokens", "2");
+    expect(generated.at(-1)).toMatchObject({ done: true });
+  });
+
   it("says what it left out", async () => {
     await writeFile(
       join(folder(), "late.jsonl"),
@@ -130,6 +139,10 @@ describe("logits", () => {
     };
     expect(await read()).toHaveLength(3 * 258);
     expect(await read("--adapter", "adapter")).toHaveLength(3 * 259);
+    const [plain, stored] = [await read("--threads", "1"), await read("--dtype", "bf16", "--threads", "1")];
+    // 8 bits of fraction, over a model of two layers.
+    expect(maxDifference(stored, plain)).toBeGreaterThan(0);
+    expect(relativeDifference(stored, plain)).toBeLessThan(0.05);
     const [line] = await jsonLines(
       folder(),
       "logits",

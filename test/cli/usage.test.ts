@@ -6,12 +6,13 @@ const folder = workshop();
 /** What the contract gives each command, besides what all have. */
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   demo: [],
-  logits: ["--model", "--adapter", "--ids", "--out", "--tokenizer"],
+  logits: ["--model", "--adapter", "--ids", "--out", "--tokenizer", "--dtype"],
   generate: [
     ...[
       "--model",
       "--adapter",
       "--tokenizer",
+      "--dtype",
       "--prompt",
       "--ids",
       "--max-tokens",
@@ -32,9 +33,9 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
       "annotate",
     ],
   ],
-  train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer"],
+  train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer", "--dtype"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
-  score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer"],
+  score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer", "--dtype"],
   bench: ["--time", "matmul", "attention", "train", "decode"],
 };
 const EVERYWHERE = [
@@ -102,6 +103,7 @@ describe("bad usage", () => {
     [[...generate, "--seed", "-1"], /'--seed <n>'/],
     [[...generate, "--threads", "0"], /'--threads <n>'/],
     [[...generate, "--wasm", "fast"], /'--wasm <build>'.*'fast'.*baseline, relaxed/],
+    [[...generate, "--dtype", "q5_1"], /'--dtype <type>'.*'q5_1'.*f32, f16, bf16, q8_0, q4_0/],
     [[...generate, "--backend", "cuda"], /'--backend <kind>'.*'cuda'.*auto, wasm, webgpu/],
     [[...generate, "--wasm", "relaxed", "--deterministic"], /relaxed.*deterministic/],
     [[...generate, "--backend", "webgpu", "--deterministic"], /deterministic/],
