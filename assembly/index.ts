@@ -14,5 +14,6 @@ export { gelu, gelu_backward, swiglu, swiglu_backward } from "./activation";
 export { embedding, embedding_backward } from "./embedding";
 export { cross_entropy, kl } from "./loss";
 export { adamw, squared_norm } from "./adamw";
-export { embedding_quantised, linear_quantised, linear_quantised_backward } from "./quant";
+export { linear_quantised, linear_quantised_backward } from "./linear-quantised";
+export { embedding_quantised } from "./quant";
 export { argmax } from "./sample";

@@ -10,7 +10,7 @@ const TILE = 64;
 /** Up to this many rows of x it takes dot products, a workgroup for THIN_COLS columns. */
 const THIN = 4;
 const THIN_COLS = 16;
-/** Columns of out, and of dx, in a unit of the wasm kernels' ranges: `assembly/quant.ts`. */
+/** Columns of out, and of dx, in a unit of the wasm kernels' ranges: `assembly/linear-quantised.ts`. */
 const COLS_PER_UNIT = 16;
 const BACKWARD_COLS_PER_UNIT = 32;
 
@@ -55,7 +55,7 @@ export function expectWeight(op: string, name: string, weight: Tensor): number {
 /**
  * A linear layer over stored weights: x (…, in) · weightᵀ + bias = (…, out), weight (out, in) in f16, bf16, q8_0 or
  * q4_0. The backward gives x (and the bias) a gradient. On wasm, up to 8 rows of x are rounded to 8 bits in blocks
- * of 32 before they meet q8_0 or q4_0; `assembly/quant.ts` has the bound.
+ * of 32 before they meet q8_0 or q4_0; `assembly/linear-quantised.ts` has the bound.
  * @param stride width of the result where it is wider than `out`: the further columns are left for the caller
  * @throws RangeError where the shapes do not fit, TypeError for a weight that is f32 or requires a gradient
  */
