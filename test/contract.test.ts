@@ -125,6 +125,15 @@ describe("kernels", () => {
     expect(differences.filter(Boolean)).toEqual([]);
   });
 
+  it("decode stored weights alike: WGSL has no way to share a function between files", async () => {
+    const decoders = (await sources("kernels", ".wgsl")).flatMap(({ text }) => {
+      const [found] = /const F16 =[\s\S]*fn weight_at\([\s\S]*?\n\}\n/.exec(text) ?? [];
+      return found === undefined ? [] : [found.replaceAll("table[", "weight[")];
+    });
+    expect(decoders).toHaveLength(3);
+    expect(new Set(decoders).size).toBe(1);
+  });
+
   it("are one file for every declared kernel", async () => {
     expect([...(await shaders()).keys()].sort()).toEqual(kernels.map(({ name }) => name));
   });
