@@ -1,7 +1,7 @@
 import { isStorage } from "../dtype.js";
 import { kernel, linearGrid } from "../kernel.js";
 import type { Tape } from "../tape.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { embeddingQuantised } from "./embedding-quantised.js";
 import { expectInteger, expectShape, expectTensor } from "./shapes.js";
 
@@ -40,7 +40,7 @@ export interface EmbeddingOptions {
  * another table through `into`. With rows of activations as the table it gathers positions.
  */
 export function embedding(tape: Tape, table: Tensor, ids: Tensor, options: EmbeddingOptions = {}): Tensor {
-  if (isStorage(table.dtype)) return embeddingQuantised(tape, table, ids, options);
+  if (table instanceof Tensor && isStorage(table.dtype)) return embeddingQuantised(tape, table, ids, options);
   expectTensor("embedding", "table", table, "f32", 2);
   expectTensor("embedding", "ids", ids, "u32");
   const [count = 0, dim = 0] = table.shape;

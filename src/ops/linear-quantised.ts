@@ -36,8 +36,8 @@ export const linearQuantisedBackwardKernel = kernel({
 });
 
 /**
- * Throws unless `weight` is a matrix of weights in a storage format. Such have no gradient: what small steps add
- * would be lost in rounding. An adapter over them is trained instead.
+ * The kernels' number of a weight's storage format. Throws unless it is a matrix in one. Such have no gradient: what
+ * small steps add would be lost in rounding. An adapter over them is trained instead.
  */
 export function expectWeight(op: string, name: string, weight: Tensor): number {
   if (!(weight instanceof Tensor))

@@ -1,7 +1,7 @@
 import { isStorage } from "../dtype.js";
 import { kernel } from "../kernel.js";
 import type { Tape } from "../tape.js";
-import { formatShape, type Tensor } from "../tensor.js";
+import { formatShape, Tensor } from "../tensor.js";
 import { accumulateKernel, add } from "./add.js";
 import { biasBackwardKernel } from "./bias.js";
 import { linearQuantised } from "./linear-quantised.js";
@@ -180,7 +180,11 @@ export interface LinearOptions {
  * @throws RangeError where the shapes do not fit
  */
 export function linear(tape: Tape, x: Tensor, weight: Tensor, options: LinearOptions = {}): Tensor {
-  if (isStorage(weight.dtype)) return linearQuantised(tape, x, weight, options);
+  if (weight instanceof Tensor && isStorage(weight.dtype)) {
+    const { residual, ...rest } = options;
+    const product = linearQuantised(tape, x, weight, rest);
+    return residual ? add(tape, residual, product) : product;
+  }
   const { rows, cols } = asMatrix("linear", "x", x);
   expectTensor("linear", "weight", weight, "f32", 2);
   const n = weight.shape[0] ?? 0;
