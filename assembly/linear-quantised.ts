@@ -1,9 +1,9 @@
 // Products with weights as they are stored, decoded on the way into the product and never as a whole matrix.
 
-import { gemm, pack } from "./matmul";
 import { bytesOf, decode } from "./quant";
 import { fewRows } from "./quant-dot";
 import { scratch } from "./simd";
+import { gemm, pack, zeroRow } from "./tile";
 
 /** Rows of W in a unit of the forward's range: a multiple of all that is done at once. */
 const ROWS_PER_UNIT: u32 = 16;
@@ -32,15 +32,15 @@ function decodePart(w: usize, rowBytes: usize, rows: u32, cols: u32, type: u32):
 }
 
 /**
- * out(rows, cols) = A(rows, depth) · B(depth, cols) + base with B from the decoded part, strides bK and bN: the one
- * place that knows the register tile.
+ * out(rows, cols) = A(rows, depth) · B(depth, cols) + base with B from the decoded part, strides bK and bN, and a
+ * base of 0 for none: the one place that knows the register tile.
  */
 function multiply(
   out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, bK: usize, bN: usize,
   rows: i32, depth: i32, cols: i32,
 ): void {
   pack(scratch, scratch + DECODED, bK, bN, depth, cols);
-  gemm(out, outM, base, baseM, a, aM, 4, scratch, 32, <usize>depth << 5, rows, depth, cols, 1);
+  gemm(out, outM, base ? base : zeroRow(cols), baseM, a, aM, 4, 0, scratch, 0, rows, depth, cols, 1);
 }
 
 /** Columns [begin, end) of out for many rows of x. */

@@ -3,6 +3,7 @@ import { kernel } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import { formatShape, Tensor } from "../tensor.js";
 import { biasBackwardKernel } from "./bias.js";
+import type { LinearOptions } from "./matmul.js";
 import { asMatrix, expectShape, withLast } from "./shapes.js";
 
 /** Rows and columns of one workgroup's tile in `kernels/linear_quantised.wgsl` and its backward. */
@@ -56,15 +57,13 @@ export function expectWeight(op: string, name: string, weight: Tensor): number {
  * A linear layer over stored weights: x (…, in) · weightᵀ + bias = (…, out), weight (out, in) in f16, bf16, q8_0 or
  * q4_0. The backward gives x (and the bias) a gradient. On wasm, up to 8 rows of x are rounded to 8 bits in blocks
  * of 32 before they meet q8_0 or q4_0; `assembly/linear-quantised.ts` has the bound.
- * @param stride width of the result where it is wider than `out`: the further columns are left for the caller
  * @throws RangeError where the shapes do not fit, TypeError for a weight that is f32 or requires a gradient
  */
 export function linearQuantised(
   tape: Tape,
   x: Tensor,
   weight: Tensor,
-  bias?: Tensor,
-  stride?: number,
+  { bias, stride }: Omit<LinearOptions, "residual"> = {},
 ): Tensor {
   const { rows, cols: k } = asMatrix("linear", "x", x);
   const weight_type = expectWeight("linear", "weight", weight);

@@ -91,7 +91,7 @@ function linearCase(
       weight: stored(random.normal([n, k], scale), dtype),
       bias: trainable(random.normal([n])),
     }),
-    run: (tape, { x, weight, bias }) => linear(tape, x, weight, hasBias ? bias : undefined),
+    run: (tape, { x, weight, bias }) => linear(tape, x, weight, hasBias ? { bias } : {}),
     reference: ({ x, weight, bias }) => product(x, weight, hasBias ? bias : undefined),
     bound: ({ x, weight }) => bound(x, weight, !exact && roundsRows(dtype, x)),
     ...rest,
@@ -109,7 +109,7 @@ function widened(dtype: StorageType, rows: number, k: number, n: number): OpCase
       index: ids([n]),
     }),
     run: (tape, { x, weight, row, index }) => {
-      const out = linear(tape, x, weight, undefined, n + 1);
+      const out = linear(tape, x, weight, { stride: n + 1 });
       return columns(tape, out, linear(tape, x, row), index);
     },
     reference: ({ x, weight, row }) => product(x, new Nd([n + 1, k], [...weight.data, ...row.data])),
