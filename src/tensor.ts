@@ -1,4 +1,4 @@
-import { align, type Backend } from "./backend.js";
+import { ALIGNMENT, align, type Backend } from "./backend.js";
 import type { Block, Region } from "./kernel.js";
 
 /** Element types of activations: kernels compute in f32; u32 holds token ids and indices. */
@@ -43,6 +43,24 @@ export class Tensor implements Region {
       throw new RangeError(`reshape: ${formatShape(this.shape)} has not the size of ${formatShape(shape)}`);
     }
     return new Tensor(this.backend, this.block, this.byteOffset, shape, this.dtype);
+  }
+
+  /**
+   * Rows `from` to `to` of the first dimension, in the same memory, their gradient in that of the whole.
+   * @throws RangeError where there are no such rows, or they do not begin at a multiple of `ALIGNMENT` bytes
+   */
+  rows(from: number, to: number): Tensor {
+    const [count = 0, ...rest] = this.shape;
+    const byteOffset = this.byteOffset + from * sizeOf(rest) * 4;
+    if (!(from >= 0 && from <= to && to <= count) || byteOffset % ALIGNMENT !== 0) {
+      throw new RangeError(
+        `rows: ${from} to ${to} of ${formatShape(this.shape)} are no rows, or not aligned`,
+      );
+    }
+    const shape = [to - from, ...rest];
+    const part = new Tensor(this.backend, this.block, byteOffset, shape, this.dtype, this.requiresGrad);
+    part.grad = this.grad?.rows(from, to);
+    return part;
   }
 
   /** Fills the tensor from the host. `data` must have exactly its size. */

@@ -84,13 +84,16 @@ interface Place {
   readonly overlay: Overlay | undefined;
 }
 
+/** The head's own matrix: (vocabulary, hidden). */
+export function headWeight(model: Model): Tensor {
+  return model.weight(model.config.tied ? "embed.weight" : "head.weight");
+}
+
 /**
  * Logits of rows of the residual stream: (rows, vocabulary), the overlay's rows included.
  */
 export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
-  const { config } = model;
-  const weight = model.weight(config.tied ? "embed.weight" : "head.weight");
-  const logits = linear(tape, x, weight, undefined, vocabularySize(config, overlay));
+  const logits = linear(tape, x, headWeight(model), undefined, vocabularySize(model.config, overlay));
   const rows = overlay?.rows;
   if (!rows) return logits;
   const own = matmul(tape, x, rows.output, { transposeB: true });

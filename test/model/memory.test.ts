@@ -109,6 +109,29 @@ describe("parameters", () => {
   });
 });
 
+describe("rows of a tensor", () => {
+  const tensor = (shape: readonly number[]) => new Arena(backend, 1 << 16).tensor(shape);
+
+  it("share its memory, and their gradient the gradient's", () => {
+    const whole = tensor([4, 128]);
+    whole.requiresGrad = true;
+    whole.grad = tensor([4, 128]);
+    const part = whole.rows(1, 3);
+    expect(part).toMatchObject({ block: whole.block, byteOffset: 512, shape: [2, 128], requiresGrad: true });
+    expect(part.grad).toMatchObject({ block: whole.grad.block, byteOffset: 512, shape: [2, 128] });
+    expect(tensor([3, 5]).rows(0, 0).grad).toBeUndefined();
+  });
+
+  it.each([
+    ["behind the last", 3, 5],
+    ["before the first", -1, 2],
+    ["in the wrong order", 2, 1],
+    ["that begin where no binding can", 1, 2],
+  ])("%s are refused", (_, from, to) => {
+    expect(() => tensor([4, 3]).rows(from, to)).toThrow(`rows: ${from} to ${to} of (4, 3)`);
+  });
+});
+
 describe.each(CONFIGS)("memory of a pass: %s", (_, config) => {
   const ids = randomIds(16, config.vocabSize);
   const residual = ids.length * config.hiddenSize * 4;

@@ -1,0 +1,103 @@
+import { ALIGNMENT } from "../backend.js";
+import { crossEntropy } from "../ops/cross-entropy.js";
+import { type KlDirection, kl } from "../ops/kl.js";
+import { Tape } from "../tape.js";
+import type { Tensor } from "../tensor.js";
+import { head, headWeight, vocabularySize } from "./forward.js";
+import type { Overlay } from "./lora.js";
+import type { Model } from "./model.js";
+
+/**
+ * Bytes of logits in memory at once, where the fewest rows need no more. Every chunk goes through the whole head
+ * again: at a vocabulary of 32000 (dim 288, 512 rows) chunks of 64 rows cost 4 % of a training step, those of 256 rows,
+ * which this makes, nothing (measured, one thread).
+ */
+const CHUNK_BYTES = 32 << 20;
+
+/** The fewest rows of a chunk: so many that chunks of what has one number a row begin at aligned offsets. */
+const ROW_STEP = ALIGNMENT / 4;
+
+/** How many rows of `width` logits make a chunk. */
+function chunkRows(width: number): number {
+  return ROW_STEP * Math.max(1, Math.floor(CHUNK_BYTES / (width * 4 * ROW_STEP)));
+}
+
+/** Rows of the residual stream, and what lies over the head that makes logits of them. */
+export interface HeadInput {
+  /** (rows, hidden) */
+  readonly hidden: Tensor;
+  readonly overlay?: Overlay | undefined;
+}
+
+/** The rows of a tensor that belong to the chunk at hand. */
+export type Part = (x: Tensor) => Tensor;
+
+/**
+ * Goes through logits a chunk of rows at a time, so that the matrix (rows, vocabulary) never exists: `body` makes the
+ * logits of its rows with `head` and ends their graph, whose backward runs at once. So the gradients of the hidden
+ * rows and of the head are complete when this returns, and a chunk's memory serves the next.
+ */
+export function inChunks(
+  tape: Tape,
+  model: Model,
+  { hidden, overlay }: HeadInput,
+  body: (tape: Tape, part: Part) => void,
+): void {
+  const [count = 0] = hidden.shape;
+  const step = chunkRows(vocabularySize(model.config, overlay));
+  if (tape.recording) {
+    // Gradients that outlive a chunk must lie in front of what it gives back.
+    for (const x of [hidden, headWeight(model), overlay?.rows?.output]) if (x?.requiresGrad) tape.grad(x);
+  }
+  for (let from = 0; from < count; from += step) {
+    const mark = tape.arena.mark();
+    const chunk = new Tape(tape.arena, tape.recording);
+    body(chunk, (x) => x.rows(from, Math.min(count, from + step)));
+    chunk.backward();
+    tape.arena.release(mark);
+  }
+}
+
+/**
+ * The cross-entropy of the next token after every hidden row, in nats: (rows); see `crossEntropy`. With weights its
+ * gradient goes to the hidden rows, the head and the overlay's rows at once.
+ * @param targets u32 (rows)
+ * @param weights (rows)
+ */
+export function headCrossEntropy(
+  tape: Tape,
+  model: Model,
+  { hidden, overlay }: HeadInput,
+  targets: Tensor,
+  weights?: Tensor,
+): Tensor {
+  const losses = tape.empty(hidden.shape.slice(0, 1));
+  inChunks(tape, model, { hidden, overlay }, (chunk, part) => {
+    const logits = head(chunk, model, part(hidden), overlay);
+    crossEntropy(chunk, logits, part(targets), { weights: weights && part(weights), into: part(losses) });
+  });
+  return losses;
+}
+
+/**
+ * The divergence of what the model says after every hidden row from what a reference says after its own, in nats:
+ * (rows); see `kl`. The gradient goes where that of `headCrossEntropy` goes; the reference gets none.
+ * @param reference as many rows, of a pass that was not recorded
+ * @param weights (rows)
+ */
+export function headKl(
+  tape: Tape,
+  model: Model,
+  { hidden, overlay }: HeadInput,
+  reference: HeadInput,
+  weights: Tensor,
+  direction: KlDirection,
+): Tensor {
+  const divergences = tape.empty(hidden.shape.slice(0, 1));
+  inChunks(tape, model, { hidden, overlay }, (chunk, part) => {
+    const logits = head(chunk, model, part(hidden), overlay);
+    const refLogits = head(new Tape(chunk.arena, false), model, part(reference.hidden), reference.overlay);
+    kl(chunk, logits, refLogits, { weights: part(weights), direction, into: part(divergences) });
+  });
+  return divergences;
+}
