@@ -65,10 +65,8 @@ export function forward(
 
   let x = embed(tape, model, ids, place);
   for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => {
-      const afterAttention = add(tape, x, attentionPart(tape, model, layer, x, place));
-      return add(tape, afterAttention, mlpPart(tape, model, layer, afterAttention, overlay));
-    });
+    x = tape.block(x, (x) => add(tape, x, attentionPart(tape, model, layer, x, place)));
+    x = tape.block(x, (x) => add(tape, x, mlpPart(tape, model, layer, x, overlay)));
   }
   cache?.advance(length);
   return norm(tape, model, "norm", x);
