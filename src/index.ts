@@ -1,6 +1,6 @@
 // The public API.
 
-export type { Backend, MemoryReport } from "./backend.js";
+export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
 export { auroc, tprAtFpr } from "./eval/metrics.js";

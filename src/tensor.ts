@@ -1,4 +1,4 @@
-import { ALIGNMENT, align, type Backend } from "./backend.js";
+import { ALIGNMENT, align, type Backend, type MemoryUse } from "./backend.js";
 import type { Block, Region } from "./kernel.js";
 
 /** Element types of activations: kernels compute in f32; u32 holds token ids and indices. */
@@ -86,22 +86,31 @@ export class Tensor implements Region {
 export interface ArenaMark {
   readonly index: number;
   readonly offset: number;
+  readonly wasted: number;
 }
+
+/** The part of an arena that may lie between its tensors before a reset joins its blocks. */
+const MOST_WASTE = 1 / 64;
 
 /**
  * A bump allocator over blocks of a backend. Nothing is freed singly: `release` goes back to a mark, `reset` to
- * the start. After a reset that found several blocks in use they are replaced by one of their joint size, so a
- * loop that repeats its shapes stops allocating after its second turn.
+ * the start. Its last block grows in place where the backend can do that; else it takes another, and what was left
+ * of the one before is wasted. A reset replaces blocks that wasted room by one of what they held, so that a loop
+ * which repeats its shapes stops allocating after its second turn.
  */
 export class Arena {
   #blocks: Block[] = [];
   #index = 0;
   #offset = 0;
   #peak = 0;
+  /** Bytes in front of the bump pointer that no tensor has. */
+  #wasted = 0;
+  /** The most of them since the last reset. */
+  #mostWasted = 0;
 
   constructor(
     readonly backend: Backend,
-    readonly blockBytes = 4 << 20,
+    readonly blockBytes = 1 << 20,
   ) {}
 
   /** An uninitialised tensor. */
@@ -116,7 +125,9 @@ export class Arena {
         this.#offset += bytes;
         this.#peak = Math.max(this.#peak, this.used);
         return tensor;
-      } else {
+      } else if (this.#index + 1 < this.#blocks.length || !this.backend.extend(block, this.#offset + bytes)) {
+        this.#wasted += block.byteLength - this.#offset;
+        this.#mostWasted = Math.max(this.#mostWasted, this.#wasted);
         this.#index++;
         this.#offset = 0;
       }
@@ -136,33 +147,42 @@ export class Arena {
   }
 
   mark(): ArenaMark {
-    return { index: this.#index, offset: this.#offset };
+    return { index: this.#index, offset: this.#offset, wasted: this.#wasted };
   }
 
   release(mark: ArenaMark): void {
     this.#index = mark.index;
     this.#offset = mark.offset;
+    this.#wasted = mark.wasted;
   }
 
   /** Back to the start. Tensors handed out so far must not be used again. */
   reset(): void {
     const bytes = this.#blocks.reduce((sum, block) => sum + block.byteLength, 0);
-    if (this.#blocks.length > 1 && bytes <= this.backend.maxBlockBytes) {
+    if (this.#mostWasted > MOST_WASTE * bytes && bytes <= this.backend.maxBlockBytes) {
       this.dispose();
       this.#blocks = [this.backend.allocate(bytes)];
     }
+    this.#rewind();
+  }
+
+  #rewind(): void {
     this.#index = 0;
     this.#offset = 0;
+    this.#wasted = 0;
+    this.#mostWasted = 0;
   }
 
   /** Gives all blocks back. The arena can be used again. */
   dispose(): void {
     for (const block of this.#blocks) this.backend.free(block);
     this.#blocks = [];
-    this.#index = 0;
-    this.#offset = 0;
+    this.#rewind();
   }
 }
+
+/** Values that are set to 0 with one write: 256 KiB. */
+const ZEROS = 1 << 16;
 
 /**
  * Named tensors in one block, so that an optimiser treats them all in one dispatch. The padding between them is
@@ -177,6 +197,7 @@ export class Parameters {
   constructor(
     readonly backend: Backend,
     readonly shapes: ReadonlyMap<string, readonly number[]>,
+    use: MemoryUse = "weights",
   ) {
     let bytes = 0;
     const offsets = new Map<string, number>();
@@ -184,7 +205,7 @@ export class Parameters {
       offsets.set(name, bytes);
       bytes += align(sizeOf(shape) * 4);
     }
-    this.#block = backend.allocate(Math.max(bytes, align(1)));
+    this.#block = backend.allocate(Math.max(bytes, align(1)), use);
     for (const [name, shape] of shapes) {
       this.#views.set(name, new Tensor(backend, this.#block, offsets.get(name) ?? 0, shape));
     }
@@ -194,7 +215,13 @@ export class Parameters {
 
   /** Sets every value to 0, the padding included. */
   zero(): void {
-    this.backend.write(this.all, new Float32Array(this.all.size));
+    // Piece by piece: zeros for all of it would be as much again on the host.
+    const zeros = new Float32Array(Math.min(this.all.size, ZEROS));
+    for (let at = 0; at < this.all.size; at += ZEROS) {
+      const count = Math.min(ZEROS, this.all.size - at);
+      const part = new Tensor(this.backend, this.#block, at * 4, [count]);
+      this.backend.write(part, zeros.subarray(0, count));
+    }
   }
 
   /** The tensor of that name, which must exist. */

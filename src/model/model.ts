@@ -19,7 +19,10 @@ export class Model {
     readonly config: ModelConfig,
     readonly weights: Parameters,
     readonly tokenizer: Tokenizer | null,
-  ) {}
+  ) {
+    // Now, not in the first pass: there they would lie in the way of the arena, which grows in place.
+    if (config.position.kind === "rope") this.ropeTables(1);
+  }
 
   get backend(): Backend {
     return this.weights.backend;

@@ -30,9 +30,9 @@ export class AdamW {
   ) {
     this.#options = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, ...options };
     const { backend, shapes } = parameters;
-    this.gradients = new Parameters(backend, shapes);
-    this.#m = new Parameters(backend, shapes);
-    this.#v = new Parameters(backend, shapes);
+    this.gradients = new Parameters(backend, shapes, "gradients");
+    this.#m = new Parameters(backend, shapes, "moments");
+    this.#v = new Parameters(backend, shapes, "moments");
     for (const [name, parameter] of parameters.entries()) {
       parameter.requiresGrad = true;
       parameter.grad = this.gradients.get(name);

@@ -1,4 +1,4 @@
-import type { Backend, MemoryReport } from "../../backend.js";
+import type { Backend, MemoryReport, MemoryUse } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { type WasmBlock, WasmHeap } from "./memory.js";
@@ -108,8 +108,12 @@ export class WasmBackend implements Backend {
     return 1 + (this.threads?.ready ?? 0);
   }
 
-  allocate(byteLength: number): WasmBlock {
-    return this.#heap.allocate(byteLength);
+  allocate(byteLength: number, use?: MemoryUse): WasmBlock {
+    return this.#heap.allocate(byteLength, use);
+  }
+
+  extend(block: WasmBlock, byteLength: number): boolean {
+    return this.#heap.extend(block, byteLength);
   }
 
   free(block: WasmBlock): void {
