@@ -75,8 +75,11 @@ export interface Backend {
 
   /** Copies `data` to the start of the region. */
   write(region: Region, data: ArrayBufferView): void;
-  /** A copy of the region, after all work dispatched so far. */
-  read(region: Region): Promise<ArrayBuffer>;
+  /**
+   * A copy of the region, after all work dispatched so far.
+   * @param into where it goes, of the region's size, instead of into a buffer of its own
+   */
+  read(region: Region, into?: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer>;
   /** Copies all bytes of `from` to the start of `to`; the regions must not overlap. */
   copy(to: Region, from: Region): void;
 

@@ -71,9 +71,17 @@ export class Tensor implements Region {
     this.backend.write(this, data);
   }
 
-  /** A copy of the values on the host, after all work dispatched so far. */
-  async read(): Promise<Float32Array> {
-    return new Float32Array(await this.backend.read(this));
+  /**
+   * A copy of the values on the host, after all work dispatched so far.
+   * @param into where they go, of the tensor's size, instead of into an array of their own
+   */
+  async read(into?: Float32Array<ArrayBuffer>): Promise<Float32Array> {
+    if (!into) return new Float32Array(await this.backend.read(this));
+    if (into.length !== this.size) {
+      throw new RangeError(`read: ${into.length} values of a tensor of shape ${formatShape(this.shape)}`);
+    }
+    await this.backend.read(this, new Uint8Array(into.buffer, into.byteOffset, into.byteLength));
+    return into;
   }
 
   /** The same for a tensor of u32. */

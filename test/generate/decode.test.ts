@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { type DecodeOptions, type DecodeStep, decode } from "../../src/generate/decode.js";
 import type { Monitor, Observation, Verdict } from "../../src/generate/monitor.js";
-import { argmaxOf, GREEDY, logSumExp } from "../../src/generate/sample.js";
+import { argmaxOf, GREEDY } from "../../src/generate/sample.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
 import { maxDifference } from "../golden.js";
@@ -40,6 +40,11 @@ function endOf(steps: readonly DecodeStep[]) {
   return last;
 }
 
+function logSumExp(logits: Float32Array): number {
+  const most = Math.max(...logits);
+  return most + Math.log(logits.reduce((sum, value) => sum + Math.exp(value - most), 0));
+}
+
 /** Greedy decoding without a cache: a full pass for every token. */
 async function plainGreedy(by: Model, from: readonly number[], count: number) {
   const ids = [...from];
@@ -59,7 +64,9 @@ function watcher(rule: (seen: Observation) => Verdict, banned?: ReadonlySet<numb
   const monitor: Monitor = {
     ...(banned ? { banned } : {}),
     observe(observation) {
-      const { generated, logits, sampled } = observation;
+      const { generated, logits, likeliest, sampled } = observation;
+      expect(likeliest).toBe(argmaxOf(logits));
+      expect(observation.logSumExp).toBeCloseTo(logSumExp(logits), 5);
       seen.push({ generated: [...generated], logits: Float32Array.from(logits), sampled });
       return { verdict: rule(observation), notes: { turn: seen.length } };
     },

@@ -45,8 +45,8 @@ export class BackendWrapper implements Backend {
     this.inner.write(region, data);
   }
 
-  read(region: Region): Promise<ArrayBuffer> {
-    return this.inner.read(region);
+  read(region: Region, into?: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
+    return this.inner.read(region, into);
   }
 
   copy(to: Region, from: Region): void {

@@ -128,11 +128,10 @@ export class WasmBackend implements Backend {
     new Uint8Array(this.memoryObject.buffer).set(bytes, address(region));
   }
 
-  async read(region: Region): Promise<ArrayBuffer> {
+  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
     // A slice of shared memory would be shared too.
-    const bytes = new Uint8Array(region.byteLength);
-    bytes.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
-    return bytes.buffer;
+    into.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
+    return into.buffer;
   }
 
   copy(to: Region, from: Region): void {

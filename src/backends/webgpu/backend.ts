@@ -126,9 +126,9 @@ export class WebGPUBackend implements Backend {
     this.device.queue.writeBuffer(block.buffer, region.byteOffset, bytes);
   }
 
-  async read(region: Region): Promise<ArrayBuffer> {
+  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
     this.#expectAlive();
-    if (region.byteLength === 0) return new ArrayBuffer(0);
+    if (region.byteLength === 0) return into.buffer;
     const size = words(region.byteLength);
     const staging = this.#staging.take(size);
     this.#commands().copyBufferToBuffer(
@@ -145,10 +145,10 @@ export class WebGPUBackend implements Backend {
       this.#staging.drop(staging);
       throw error;
     }
-    const bytes = staging.getMappedRange(0, size).slice(0, region.byteLength);
+    into.set(new Uint8Array(staging.getMappedRange(0, size), 0, region.byteLength));
     staging.unmap();
     this.#staging.give(staging);
-    return bytes;
+    return into.buffer;
   }
 
   copy(to: Region, from: Region): void {
