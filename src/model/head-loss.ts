@@ -8,10 +8,12 @@ import type { Overlay } from "./lora.js";
 import type { Model } from "./model.js";
 
 /**
- * Bytes of logits in memory at once, where the fewest rows need no more. Every chunk goes through the whole head
- * again: at a vocabulary of 32000 (dim 288, 512 rows) chunks of 64 rows cost 4 % of a training step, those of 256 rows,
- * which this makes, nothing (measured, one thread).
+ * Rows of a chunk at most. Every chunk goes through the whole head again, which at a vocabulary of 32000 (dim 288)
+ * costs chunks of 64 rows 4 % of a training step, and those of 256 nothing (measured, one thread).
  */
+const MOST_ROWS = 256;
+
+/** Bytes of logits in memory at once, where the fewest rows need no more. */
 const CHUNK_BYTES = 32 << 20;
 
 /** The fewest rows of a chunk: so many that chunks of what has one number a row begin at aligned offsets. */
@@ -19,7 +21,8 @@ const ROW_STEP = ALIGNMENT / 4;
 
 /** How many rows of `width` logits make a chunk. */
 function chunkRows(width: number): number {
-  return ROW_STEP * Math.max(1, Math.floor(CHUNK_BYTES / (width * 4 * ROW_STEP)));
+  const steps = Math.floor(CHUNK_BYTES / (width * 4 * ROW_STEP));
+  return Math.min(MOST_ROWS, ROW_STEP * Math.max(1, steps));
 }
 
 /** Rows of the residual stream, and what lies over the head that makes logits of them. */

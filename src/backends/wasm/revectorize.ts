@@ -40,8 +40,8 @@ const KNOWN_CALLS: readonly KnownCall[] = [
   { name: "attention_backward", writes: 3, reads: 5, rest: [1, 70, 70, 70, 4, 2, 20, 0, 0.2, 0, 2] },
   { name: "softmax", writes: 1, reads: 1, rest: [50, 77, 0, 50] },
   { name: "rmsnorm", writes: 2, reads: 2, rest: [50, 77, 1e-5, 0, 50] },
-  { name: "swiglu_backward", writes: 2, reads: 3, rest: [5001, 0, 5001] },
-  { name: "kl", writes: 2, reads: 3, rest: [50, 77, 0, 0, 50] },
+  { name: "swiglu_backward", writes: 2, reads: 1, rest: [5001, 0, 5001] },
+  { name: "kl", writes: 2, reads: 2, rest: [50, 77, 0, 1, 0, 50] },
   {
     name: "adamw",
     writes: 3,
