@@ -117,6 +117,16 @@ describe("parameters", () => {
     expect(backend.memory().used).toBe(used);
   });
 
+  it("are read into an array of their size, or one of their own", async () => {
+    const tensor = new Arena(backend, 1024).tensor([2, 3]);
+    tensor.write(Float32Array.of(1, 2, 3, 4, 5, 6));
+    const whole = new Float32Array(8);
+    expect(await tensor.read(whole.subarray(1, 7))).toEqual(Float32Array.of(1, 2, 3, 4, 5, 6));
+    expect(whole).toEqual(Float32Array.of(0, 1, 2, 3, 4, 5, 6, 0));
+    expect(await tensor.read()).toEqual(whole.slice(1, 7));
+    await expect(tensor.read(whole)).rejects.toThrow("read: 8 values of a tensor of shape (2, 3)");
+  });
+
   it("reshape keeps memory and size", () => {
     const tensor = new Arena(backend, 1024).tensor([2, 6]);
     expect(tensor.reshape([3, 4])).toMatchObject({
