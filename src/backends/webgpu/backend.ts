@@ -97,7 +97,7 @@ export class WebGPUBackend implements Backend {
   }
 
   /** A buffer has the size that it was made with. */
-  extend(): boolean {
+  extend(_block: GPUBlock, _byteLength: number): boolean {
     return false;
   }
 
