@@ -1,6 +1,7 @@
 import { ALIGNMENT } from "../backend.js";
 import { crossEntropy } from "../ops/cross-entropy.js";
 import { type KlDirection, kl } from "../ops/kl.js";
+import { view } from "../ops/view.js";
 import { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import { head, headWeight, vocabularySize } from "./forward.js";
@@ -37,33 +38,45 @@ export type Part = (x: Tensor) => Tensor;
 
 /**
  * Goes through logits a chunk of rows at a time, so that the matrix (rows, vocabulary) never exists: `body` makes the
- * logits of its rows with `head` and ends their graph, whose backward runs at once. So the gradients of the hidden
- * rows and of the head are complete when this returns, and a chunk's memory serves the next.
+ * logits of its rows with `head` under the overlay that it is given, and ends their graph, whose backward runs at
+ * once. So the gradient of the hidden rows is complete when this returns, and a chunk's memory serves the next.
+ * What the overlay's rows get waits for the tape's backward; the gradient of the head's own matrix, where that is
+ * trained, does not, since it is as large as the matrix: what is not to be trained on goes on a tape that does not
+ * record.
  */
 export function inChunks(
   tape: Tape,
   model: Model,
   { hidden, overlay }: HeadInput,
-  body: (tape: Tape, part: Part) => void,
+  body: (tape: Tape, part: Part, overlay: Overlay | undefined) => void,
 ): void {
   const [count = 0] = hidden.shape;
   const step = chunkRows(vocabularySize(model.config, overlay));
+  const waiting = tape.recording ? withWaitingGradient(tape, overlay) : overlay;
   if (tape.recording) {
     // Gradients that outlive a chunk must lie in front of what it gives back.
-    for (const x of [hidden, headWeight(model), overlay?.rows?.output]) if (x?.requiresGrad) tape.grad(x);
+    for (const x of [hidden, headWeight(model), waiting?.rows?.output]) if (x?.requiresGrad) tape.grad(x);
   }
   for (let from = 0; from < count; from += step) {
     const mark = tape.arena.mark();
     const chunk = new Tape(tape.arena, tape.recording);
-    body(chunk, (x) => x.rows(from, Math.min(count, from + step)));
+    body(chunk, (x) => x.rows(from, Math.min(count, from + step)), waiting);
     chunk.backward();
     tape.arena.release(mark);
   }
 }
 
+/** The same overlay, whose head rows hand the gradient that they gather on in the tape's backward. */
+function withWaitingGradient(tape: Tape, overlay: Overlay | undefined): Overlay | undefined {
+  const rows = overlay?.rows;
+  if (!rows) return overlay;
+  const output = view(tape, rows.output, rows.output.shape);
+  return { rows: { ...rows, output }, lora: (name) => overlay.lora(name) };
+}
+
 /**
  * The cross-entropy of the next token after every hidden row, in nats: (rows); see `crossEntropy`. With weights its
- * gradient goes to the hidden rows, the head and the overlay's rows at once.
+ * gradient goes to the hidden rows, the head and the overlay's rows; see `inChunks` for when.
  * @param targets u32 (rows)
  * @param weights (rows)
  */
@@ -75,8 +88,8 @@ export function headCrossEntropy(
   weights?: Tensor,
 ): Tensor {
   const losses = tape.empty(hidden.shape.slice(0, 1));
-  inChunks(tape, model, { hidden, overlay }, (chunk, part) => {
-    const logits = head(chunk, model, part(hidden), overlay);
+  inChunks(tape, model, { hidden, overlay }, (chunk, part, over) => {
+    const logits = head(chunk, model, part(hidden), over);
     crossEntropy(chunk, logits, part(targets), { weights: weights && part(weights), into: part(losses) });
   });
   return losses;
@@ -97,8 +110,8 @@ export function headKl(
   direction: KlDirection,
 ): Tensor {
   const divergences = tape.empty(hidden.shape.slice(0, 1));
-  inChunks(tape, model, { hidden, overlay }, (chunk, part) => {
-    const logits = head(chunk, model, part(hidden), overlay);
+  inChunks(tape, model, { hidden, overlay }, (chunk, part, over) => {
+    const logits = head(chunk, model, part(hidden), over);
     const refLogits = head(new Tape(chunk.arena, false), model, part(reference.hidden), reference.overlay);
     kl(chunk, logits, refLogits, { weights: part(weights), direction, into: part(divergences) });
   });
