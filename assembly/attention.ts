@@ -1,8 +1,8 @@
 // Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
-// matmul's register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
+// register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
-import { gemm, pack } from "./matmul";
 import { exp1, expTerm4, larger4, log1, madd, max4, scratch, splat, sum4 } from "./simd";
+import { gemm, pack, zeroRow } from "./tile";
 
 /** Keys of a tile: eight panels. */
 const KEYS: i32 = 64;
@@ -156,7 +156,7 @@ export function attention(
   const offset = <i32>kv_len - <i32>q_len;
   const keysT = scratch;
   const scores = keysT + <usize>KEYS * head;
-  const panel = <usize>head_dim << 5;
+  const zeros = zeroRow(KEYS);
 
   for (let index = begin; index < end; index++) {
     const b = index / kv_heads;
@@ -198,7 +198,7 @@ export function attention(
           if (firstKey(p, key, window) >= keys) break;
           const rows = min(QUERIES, <i32>q_len - t);
           const at = ((<usize>b * q_len + t) * heads + h) * head;
-          gemm(scores, TILE_ROW, 0, 0, q + at, qRow, 4, keysT, 32, panel, rows, head_dim, keys, scale);
+          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, keys, scale);
           for (let r = 0; r < rows; r++) {
             const row = scores + <usize>r * TILE_ROW;
             const first = firstKey(p + r, key, window);
@@ -209,7 +209,7 @@ export function attention(
               maskRow(row, 0, 0, 0);
             }
           }
-          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, vTile, kvRow, 32, rows, keys, head_dim, 1);
+          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, 0, vTile, kvRow, rows, keys, head_dim, 1);
         }
       }
     }
@@ -286,7 +286,7 @@ export function attention_backward(
   const valuesT = keysT + <usize>KEYS * head;
   const scores = valuesT + <usize>KEYS * head;
   const dscores = scores + TILE_BYTES;
-  const panel = <usize>head_dim << 5;
+  const zeros = zeroRow(KEYS);
 
   for (let index = begin; index < end; index++) {
     const b = index / kv_heads;
@@ -304,8 +304,8 @@ export function attention_backward(
           if (firstKey(p, key, window) >= keys) break;
           const rows = min(QUERIES, <i32>q_len - t);
           const at = ((<usize>b * q_len + t) * heads + h) * head;
-          gemm(scores, TILE_ROW, 0, 0, q + at, qRow, 4, keysT, 32, panel, rows, head_dim, keys, scale);
-          gemm(dscores, TILE_ROW, 0, 0, dout + at, qRow, 4, valuesT, 32, panel, rows, head_dim, keys, 1);
+          gemm(scores, TILE_ROW, zeros, 0, q + at, qRow, 4, 0, keysT, 0, rows, head_dim, keys, scale);
+          gemm(dscores, TILE_ROW, zeros, 0, dout + at, qRow, 4, 0, valuesT, 0, rows, head_dim, keys, 1);
           for (let r = 0; r < rows; r++) {
             const stat = stats + ((<usize>b * heads + h) * q_len + t + r << 3);
             const first = min(keys, firstKey(p + r, key, window));
@@ -317,9 +317,9 @@ export function attention_backward(
           }
           const dkTile = dk + tileStart;
           const dvTile = dv + tileStart;
-          gemm(dvTile, kvRow, dvTile, kvRow, scores, 4, TILE_ROW, dout + at, qRow, 32, keys, rows, head_dim, 1);
-          gemm(dkTile, kvRow, dkTile, kvRow, dscores, 4, TILE_ROW, q + at, qRow, 32, keys, rows, head_dim, 1);
-          gemm(dq + at, qRow, dq + at, qRow, dscores, TILE_ROW, 4, k + tileStart, kvRow, 32, rows, keys, head_dim, 1);
+          gemm(dvTile, kvRow, dvTile, kvRow, scores, 4, TILE_ROW, 0, dout + at, qRow, keys, rows, head_dim, 1);
+          gemm(dkTile, kvRow, dkTile, kvRow, dscores, 4, TILE_ROW, 0, q + at, qRow, keys, rows, head_dim, 1);
+          gemm(dq + at, qRow, dq + at, qRow, dscores, TILE_ROW, 4, 0, k + tileStart, kvRow, rows, keys, head_dim, 1);
         }
       }
     }

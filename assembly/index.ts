@@ -1,6 +1,7 @@
 // The exports of the kernel module: what the declarations in src/ops name, and the scratch address.
 
 export { scratch, SCRATCH_BYTES } from "./simd";
+export { tile_cols, tile_rows } from "./tile";
 export { accumulate, add, bias_backward, columns, columns_backward, fill, slice, slice_backward } from "./elementwise";
 export { matmul } from "./matmul";
 export { attention, attention_backward, attention_delta } from "./attention";

@@ -1,301 +1,246 @@
-// Matrix product on a register tile of MR rows by 8 columns. B is packed into panels of 8 columns, so that one
-// step of k reads 32 bytes in a row; A is read where it lies, one broadcast a row. Strides are in bytes here.
+// Matrix product. Three paths by shape: many rows run on the register tile over packed blocks of B; few rows
+// against transposed B are dot products, since packing would take longer; the work is divided by columns, so that
+// no thread packs what another does, and by rows only where there are few columns.
 
-import { madd, scratch, splat, sum4 } from "./simd";
+import { gemm, GEMM_COLS, pack, packedTile, packRows, tile_rows, zeroRow } from "./tile";
+import { loadTail, madd, scratch, splat, storeTail } from "./simd";
 
-/**
- * Rows of the tile: 6 rows need 12 accumulators, 2 vectors of B and one broadcast, which is all that x64 has;
- * without the fused multiply-add the product needs a register too, and 6 rows spill (half the speed, measured).
- */
-export const MR: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
-
-/** Depth of a packed block: 8 columns by 256 are 8 KiB and stay in the first-level cache. */
+/** Depth of a packed block: 16 columns by 256 are 16 KiB and stay in the first-level cache. */
 const KC: i32 = 256;
 /** Columns of a packed block: 256 by 512 floats are 512 KiB and stay in the second-level cache. */
-const NC: i32 = 512;
+const NC: i32 = GEMM_COLS;
+/** Rows of A that a block is multiplied with in a turn: 192 by 256 floats share that cache with it. */
+const MC: i32 = 192;
 /**
  * Up to this many rows of A against transposed B, packing costs more than it saves. What counts is the rows of the
  * matrix, not of the range, so that the bits do not depend on how the work is divided.
  */
-const THIN: i32 = 3;
+const THIN: i32 = 8;
+/** Columns and rows of one unit of the range, and the least columns that are divided rather than rows. */
+const UNIT_COLS: u32 = 16;
+const UNIT_ROWS: u32 = 48;
+const DIVIDED_COLS: u32 = 64;
 
-/** Stores `count` of the 8 lanes of (lo, hi). */
-function storePartial(p: usize, lo: v128, hi: v128, count: i32): void {
-  let v = lo;
-  if (count >= 4) {
-    v128.store(p, lo);
-    p += 16;
-    v = hi;
-    count -= 4;
-  }
-  if (count > 0) store<f32>(p, f32x4.extract_lane(v, 0));
-  if (count > 1) store<f32>(p, f32x4.extract_lane(v, 1), 4);
-  if (count > 2) store<f32>(p, f32x4.extract_lane(v, 2), 8);
-}
-
-/** One row of a finished tile: out = alpha·c + base, where a base of 0 is none. */
+/** The sums of four vectors, one a lane. */
 // @ts-ignore: decorator
 @inline
-function finishRow(out: usize, base: usize, cols: i32, alpha: v128, c0: v128, c1: v128): void {
-  let lo = f32x4.mul(alpha, c0);
-  let hi = f32x4.mul(alpha, c1);
-  if (base) {
-    lo = f32x4.add(lo, v128.load(base));
-    hi = f32x4.add(hi, v128.load(base, 16));
+function sums4(a: v128, b: v128, c: v128, d: v128): v128 {
+  const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 4, 1, 5), v128.shuffle<f32>(a, b, 2, 6, 3, 7));
+  const cd = f32x4.add(v128.shuffle<f32>(c, d, 0, 4, 1, 5), v128.shuffle<f32>(c, d, 2, 6, 3, 7));
+  return f32x4.add(v128.shuffle<f64>(ab, cd, 0, 2), v128.shuffle<f64>(ab, cd, 1, 3));
+}
+
+/** The last 1 to 3 products of a dot product, added in order. */
+// @ts-ignore: decorator
+@inline
+function dotTail(a: usize, b: usize, count: i32): f32 {
+  let sum: f32 = 0;
+  for (; count > 0; count--) {
+    sum += load<f32>(a) * load<f32>(b);
+    a += 4;
+    b += 4;
   }
-  if (cols >= 8) {
-    v128.store(out, lo);
-    v128.store(out, hi, 16);
+  return sum;
+}
+
+// @ts-ignore: decorator
+@inline
+function dotTails(a: usize, b0: usize, b1: usize, b2: usize, b3: usize, count: i32): v128 {
+  let tail = splat(dotTail(a, b0, count));
+  tail = f32x4.replace_lane(tail, 1, dotTail(a, b1, count));
+  tail = f32x4.replace_lane(tail, 2, dotTail(a, b2, count));
+  return f32x4.replace_lane(tail, 3, dotTail(a, b3, count));
+}
+
+/** out = alpha · dots + base for the first `cols` (1 to 4) columns. */
+// @ts-ignore: decorator
+@inline
+function finishDots(out: usize, base: usize, dots: v128, alpha: f32, cols: i32): void {
+  if (cols == 4) {
+    v128.store(out, madd(splat(alpha), dots, v128.load(base)));
   } else {
-    storePartial(out, lo, hi, cols);
+    storeTail(out, madd(splat(alpha), dots, loadTail(base, cols, 0)), cols);
   }
 }
 
 /**
- * out(rows, cols) = alpha · A(rows, k) · B(k, cols) + base, for rows <= MR and cols <= 8. Rows past the end
- * repeat row 0 and are not stored; columns past the end read what follows and are not stored.
+ * `rows` (1 to 3) rows of A by four columns of B, as dot products along k: each vector of B is loaded once for all
+ * rows, and nothing is packed. Columns past the end repeat the last and are not stored.
  */
 // @ts-ignore: decorator
 @inline
-function tile(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
-  b: usize, bK: usize, k: i32, rows: i32, cols: i32, alpha: f32,
+function dots(
+  rows: i32, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
 ): void {
-  let a0 = a;
-  let a1 = rows > 1 ? a + aM : a;
-  let a2 = rows > 2 ? a + 2 * aM : a;
-  let a3 = rows > 3 ? a + 3 * aM : a;
-  let a4 = rows > 4 ? a + 4 * aM : a;
-  let a5 = rows > 5 ? a + 5 * aM : a;
+  const b1 = cols > 1 ? b + bN : b;
+  const b2 = cols > 2 ? b1 + bN : b1;
+  const b3 = cols > 3 ? b2 + bN : b2;
   const zero = splat(0);
-  let c00 = zero, c01 = zero, c10 = zero, c11 = zero, c20 = zero, c21 = zero;
-  let c30 = zero, c31 = zero, c40 = zero, c41 = zero, c50 = zero, c51 = zero;
-  for (; k > 0; k--) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    let s = v128.load_splat<f32>(a0);
-    c00 = madd(s, b0, c00);
-    c01 = madd(s, b1, c01);
-    s = v128.load_splat<f32>(a1);
-    c10 = madd(s, b0, c10);
-    c11 = madd(s, b1, c11);
-    s = v128.load_splat<f32>(a2);
-    c20 = madd(s, b0, c20);
-    c21 = madd(s, b1, c21);
-    s = v128.load_splat<f32>(a3);
-    c30 = madd(s, b0, c30);
-    c31 = madd(s, b1, c31);
-    if (MR > 4) {
-      s = v128.load_splat<f32>(a4);
-      c40 = madd(s, b0, c40);
-      c41 = madd(s, b1, c41);
-      s = v128.load_splat<f32>(a5);
-      c50 = madd(s, b0, c50);
-      c51 = madd(s, b1, c51);
-      a4 += aK;
-      a5 += aK;
+  let c00 = zero, c01 = zero, c02 = zero, c03 = zero;
+  let c10 = zero, c11 = zero, c12 = zero, c13 = zero;
+  let c20 = zero, c21 = zero, c22 = zero, c23 = zero;
+  const a1 = a + aM;
+  const a2 = a1 + aM;
+  let i: usize = 0;
+  for (const end = <usize>(k & ~3) << 2; i < end; i += 16) {
+    const v0 = v128.load(b + i);
+    const v1 = v128.load(b1 + i);
+    const v2 = v128.load(b2 + i);
+    const v3 = v128.load(b3 + i);
+    let x = v128.load(a + i);
+    c00 = madd(x, v0, c00);
+    c01 = madd(x, v1, c01);
+    c02 = madd(x, v2, c02);
+    c03 = madd(x, v3, c03);
+    if (rows > 1) {
+      x = v128.load(a1 + i);
+      c10 = madd(x, v0, c10);
+      c11 = madd(x, v1, c11);
+      c12 = madd(x, v2, c12);
+      c13 = madd(x, v3, c13);
     }
-    a0 += aK;
-    a1 += aK;
-    a2 += aK;
-    a3 += aK;
-    b += bK;
+    if (rows > 2) {
+      x = v128.load(a2 + i);
+      c20 = madd(x, v0, c20);
+      c21 = madd(x, v1, c21);
+      c22 = madd(x, v2, c22);
+      c23 = madd(x, v3, c23);
+    }
   }
-  const scale = splat(alpha);
-  finishRow(out, base, cols, scale, c00, c01);
-  if (rows > 1) finishRow(out + outM, base ? base + baseM : 0, cols, scale, c10, c11);
-  if (rows > 2) finishRow(out + 2 * outM, base ? base + 2 * baseM : 0, cols, scale, c20, c21);
-  if (rows > 3) finishRow(out + 3 * outM, base ? base + 3 * baseM : 0, cols, scale, c30, c31);
-  if (MR > 4) {
-    if (rows > 4) finishRow(out + 4 * outM, base ? base + 4 * baseM : 0, cols, scale, c40, c41);
-    if (rows > 5) finishRow(out + 5 * outM, base ? base + 5 * baseM : 0, cols, scale, c50, c51);
+  let s0 = sums4(c00, c01, c02, c03);
+  let s1 = rows > 1 ? sums4(c10, c11, c12, c13) : zero;
+  let s2 = rows > 2 ? sums4(c20, c21, c22, c23) : zero;
+  const left = k & 3;
+  if (left) {
+    s0 = f32x4.add(s0, dotTails(a + i, b + i, b1 + i, b2 + i, b3 + i, left));
+    if (rows > 1) s1 = f32x4.add(s1, dotTails(a1 + i, b + i, b1 + i, b2 + i, b3 + i, left));
+    if (rows > 2) s2 = f32x4.add(s2, dotTails(a2 + i, b + i, b1 + i, b2 + i, b3 + i, left));
   }
+  finishDots(out, base, s0, alpha, cols);
+  if (rows > 1) finishDots(out + outM, base + baseM, s1, alpha, cols);
+  if (rows > 2) finishDots(out + 2 * outM, base + 2 * baseM, s2, alpha, cols);
 }
 
-/**
- * out(rows, cols) = alpha · A(rows, k) · B(k, cols) + base over a block of B that lies in panels of 8 columns:
- * `panel` bytes from one panel to the next, `bK` from one k to the next. Packed: panel = 32·k, bK = 32.
- * A row-major matrix as it is: panel = 32, bK = its row.
- */
-export function gemm(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
-  b: usize, bK: usize, panel: usize, rows: i32, k: i32, cols: i32, alpha: f32,
+function dots1(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
 ): void {
-  for (let i = 0; i < rows; i += MR) {
-    const height = min(MR, rows - i);
-    let p = b;
-    for (let j = 0; j < cols; j += 8) {
-      const column = <usize>j << 2;
-      tile(out + column, outM, base ? base + column : 0, baseM, a, aM, aK, p, bK, k, height, min(8, cols - j), alpha);
-      p += panel;
-    }
-    out += <usize>height * outM;
-    if (base) base += <usize>height * baseM;
-    a += <usize>height * aM;
-  }
+  dots(1, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
 }
 
-/** Packs B(k, cols) into panels of 8 columns, zeros where the last is not full. */
-export function pack(to: usize, b: usize, bK: usize, bN: usize, k: i32, cols: i32): void {
-  for (let j = 0; j < cols; j += 8) {
-    const width = min(8, cols - j);
-    if (width == 8 && bN == 4) packRows(to, b, bK, k);
-    else if (width == 8 && bK == 4) packColumns(to, b, bN, k);
-    else packAny(to, b, bK, bN, k, width);
-    to += <usize>k << 5;
-    b += bN << 3;
-  }
+function dots2(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
+): void {
+  dots(2, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
 }
 
-/** A panel of a row-major B: 8 floats in a row. */
-// @ts-ignore: decorator
-@inline
-function packRows(to: usize, b: usize, bK: usize, k: i32): void {
-  for (let end = to + (<usize>k << 5); to < end; to += 32) {
-    v128.store(to, v128.load(b));
-    v128.store(to, v128.load(b, 16), 16);
-    b += bK;
-  }
+function dots3(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
+): void {
+  dots(3, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
 }
 
-/** Transposes 4 rows of 4 at `b` (rows `bN` apart) into 4 steps of a panel at `to`. */
-// @ts-ignore: decorator
-@inline
-function transpose4(to: usize, b: usize, bN: usize): void {
-  const r0 = v128.load(b);
-  const r1 = v128.load(b + bN);
-  const r2 = v128.load(b + 2 * bN);
-  const r3 = v128.load(b + 3 * bN);
-  const t0 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
-  const t1 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
-  const t2 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
-  const t3 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
-  v128.store(to, v128.shuffle<f64>(t0, t1, 0, 2));
-  v128.store(to, v128.shuffle<f64>(t0, t1, 1, 3), 32);
-  v128.store(to, v128.shuffle<f64>(t2, t3, 0, 2), 64);
-  v128.store(to, v128.shuffle<f64>(t2, t3, 1, 3), 96);
-}
-
-/** A panel of a transposed B: k in a row for each of the 8 columns. */
-// @ts-ignore: decorator
-@inline
-function packColumns(to: usize, b: usize, bN: usize, k: i32): void {
-  let i = 0;
-  for (; i + 4 <= k; i += 4) {
-    transpose4(to, b, bN);
-    transpose4(to + 16, b + 4 * bN, bN);
-    to += 128;
-    b += 16;
-  }
-  packAny(to, b, 4, bN, k - i, 8);
-}
-
-function packAny(to: usize, b: usize, bK: usize, bN: usize, k: i32, width: i32): void {
-  for (let i = 0; i < k; i++) {
-    let p = b;
-    for (let j = 0; j < width; j++) {
-      store<f32>(to + (<usize>j << 2), load<f32>(p));
-      p += bN;
-    }
-    for (let j = width; j < 8; j++) store<f32>(to + (<usize>j << 2), 0);
-    to += 32;
-    b += bK;
-  }
-}
-
-/** One row of A against transposed B: a dot product a column, four columns at a time. */
-function thinRow(out: usize, base: usize, a: usize, b: usize, bN: usize, k: i32, n: i32, alpha: f32): void {
-  const body = k & ~3;
-  const last = <usize>(n - 1) * bN + b;
+/** Few rows of A against transposed B; a base of 0 is none. */
+function thin(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32,
+): void {
+  const baseStep: usize = base ? 16 : 0;
+  if (!base) base = zeroRow(4);
   for (let j = 0; j < n; j += 4) {
-    const b1 = min(b + bN, last);
-    const b2 = min(b + 2 * bN, last);
-    const b3 = min(b + 3 * bN, last);
-    let s0 = splat(0), s1 = splat(0), s2 = splat(0), s3 = splat(0);
-    let i: usize = 0;
-    for (const end = <usize>body << 2; i < end; i += 16) {
-      const x = v128.load(a + i);
-      s0 = madd(x, v128.load(b + i), s0);
-      s1 = madd(x, v128.load(b1 + i), s1);
-      s2 = madd(x, v128.load(b2 + i), s2);
-      s3 = madd(x, v128.load(b3 + i), s3);
+    const cols = min(4, n - j);
+    let i = 0;
+    let to = out;
+    let from = base;
+    let x = a;
+    for (; i + 3 <= rows; i += 3) {
+      dots3(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
+      to += 3 * outM;
+      from += 3 * baseM;
+      x += 3 * aM;
     }
-    let d0 = sum4(s0), d1 = sum4(s1), d2 = sum4(s2), d3 = sum4(s3);
-    for (const end = <usize>k << 2; i < end; i += 4) {
-      const x = load<f32>(a + i);
-      d0 += x * load<f32>(b + i);
-      d1 += x * load<f32>(b1 + i);
-      d2 += x * load<f32>(b2 + i);
-      d3 += x * load<f32>(b3 + i);
-    }
-    finishDot(out, base, alpha * d0);
-    if (j + 1 < n) finishDot(out + 4, base ? base + 4 : 0, alpha * d1);
-    if (j + 2 < n) finishDot(out + 8, base ? base + 8 : 0, alpha * d2);
-    if (j + 3 < n) finishDot(out + 12, base ? base + 12 : 0, alpha * d3);
+    if (rows - i == 2) dots2(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
+    else if (rows - i == 1) dots1(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
     out += 16;
-    if (base) base += 16;
+    base += baseStep;
     b += 4 * bN;
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function finishDot(out: usize, base: usize, value: f32): void {
-  store<f32>(out, base ? load<f32>(base) + value : value);
-}
-
-/** Rows of one batch element. */
-function matmulRows(
+/** Blocks of B are packed one after the other, and all rows of A run past each; a base of 0 is none. */
+function blocks(
   out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
-  b: usize, bK: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32, thin: bool,
+  b: usize, bK: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32,
 ): void {
-  if (thin) {
-    for (let i = 0; i < rows; i++) {
-      const row = <usize>i;
-      thinRow(out + row * outM, base ? base + row * baseM : 0, a + row * aM, b, bN, k, n, alpha);
-    }
-    return;
-  }
+  const isTransposed = aK != 4;
+  const packedA = scratch + <usize>(KC * NC << 2);
   for (let j = 0; j < n; j += NC) {
     const width = min(NC, n - j);
     const column = <usize>j << 2;
-    let addTo = base ? base + column : 0;
-    let addM = baseM;
+    let from = base ? base + column : zeroRow(width);
+    let fromM = baseM;
     for (let p = 0; p < k; p += KC) {
       const depth = min(KC, k - p);
       pack(scratch, b + <usize>p * bK + <usize>j * bN, bK, bN, depth, width);
-      gemm(out + column, outM, addTo, addM, a + <usize>p * aK, aM, aK, scratch, 32, <usize>depth << 5, rows, depth, width, alpha);
-      addTo = out + column;
-      addM = outM;
+      for (let i = 0; i < rows; i += MC) {
+        const row = <usize>i;
+        const height = min(MC, rows - i);
+        const to = out + row * outM + column;
+        const x = a + row * aM + <usize>p * aK;
+        if (isTransposed) {
+          packRows(packedA, x, aK, height, depth);
+          gemm(
+            to, outM, from + row * fromM, fromM, packedA, 4, tile_rows << 2, packedTile(depth),
+            scratch, 0, height, depth, width, alpha,
+          );
+        } else {
+          gemm(to, outM, from + row * fromM, fromM, x, aM, aK, 0, scratch, 0, height, depth, width, alpha);
+        }
+      }
+      from = out + column;
+      fromM = outM;
     }
   }
 }
 
 /**
- * out(m, n) = alpha · A(m, k) · B(k, n) + bias(n), or += without bias. Strides in elements choose the
- * transposition; a batch stride of 0 shares the operand. Range: rows of all batch elements, batch · m.
+ * out(m, n) = alpha · A(m, k) · B(k, n) + base, or += without one. Strides in elements choose the transposition; a
+ * batch stride of 0 shares the operand, a `base_m` of 0 the base's one row. Range: units of 16 columns, or of 48
+ * rows where there are fewer than 64 columns, of each batch element.
  */
 export function matmul(
-  out: usize, a: usize, b: usize, bias: usize,
+  out: usize, a: usize, b: usize, base: usize,
   batch: u32, m: u32, k: u32, n: u32,
-  a_batch: u32, a_m: u32, a_k: u32, b_batch: u32, b_k: u32, b_n: u32, out_batch: u32, out_m: u32,
-  has_bias: u32, accumulate: u32,
+  a_batch: u32, a_m: u32, a_k: u32, b_batch: u32, b_k: u32, b_n: u32, out_batch: u32, out_m: u32, base_m: u32,
+  has_base: u32, accumulate: u32,
   alpha: f32, begin: u32, end: u32,
 ): void {
   const aM = <usize>a_m << 2;
+  const aK = <usize>a_k << 2;
+  const bK = <usize>b_k << 2;
+  const bN = <usize>b_n << 2;
   const outM = <usize>out_m << 2;
-  const thin = <i32>m <= THIN && a_k == 1 && b_k == 1;
+  const byCols = n >= DIVIDED_COLS;
+  const units = byCols ? (n + UNIT_COLS - 1) / UNIT_COLS : (m + UNIT_ROWS - 1) / UNIT_ROWS;
+  const isThin = <i32>m <= THIN && a_k == 1 && b_k == 1;
   while (begin < end) {
-    const index = begin / m;
-    const row = begin - index * m;
-    const rows = min(m - row, end - begin);
-    const to = out + (<usize>index * out_batch << 2) + <usize>row * outM;
-    matmulRows(
-      to, outM, accumulate ? to : has_bias ? bias : 0, accumulate ? outM : 0,
-      a + (<usize>index * a_batch << 2) + <usize>row * aM, aM, <usize>a_k << 2,
-      b + (<usize>index * b_batch << 2), <usize>b_k << 2, <usize>b_n << 2,
-      rows, k, n, alpha, thin,
-    );
-    begin += rows;
+    const index = begin / units;
+    const first = begin - index * units;
+    const last = min(units, first + end - begin);
+    const row = byCols ? 0 : first * UNIT_ROWS;
+    const column = byCols ? first * UNIT_COLS : 0;
+    const rows = byCols ? m : min(m, last * UNIT_ROWS) - row;
+    const cols = byCols ? min(n, last * UNIT_COLS) - column : n;
+    const to = out + (<usize>index * out_batch << 2) + <usize>row * outM + (<usize>column << 2);
+    const x = a + (<usize>index * a_batch << 2) + <usize>row * aM;
+    const y = b + (<usize>index * b_batch << 2) + <usize>column * bN;
+    const from = accumulate ? to : has_base ? base + (<usize>row * base_m + column << 2) : 0;
+    const fromM = accumulate ? outM : <usize>base_m << 2;
+    if (isThin) thin(to, outM, from, fromM, x, aM, y, bN, rows, k, cols, alpha);
+    else blocks(to, outM, from, fromM, x, aM, aK, y, bK, bN, rows, k, cols, alpha);
+    begin += last - first;
   }
 }

@@ -1,5 +1,5 @@
-// out(m, n) = alpha · A(m, k) · B(k, n) + bias(n), or += without bias. Strides in elements choose the
-// transposition; a batch stride of 0 shares the operand. grid.z: batch.
+// out(m, n) = alpha · A(m, k) · B(k, n) + base, or += without one. Strides in elements choose the
+// transposition; a batch stride of 0 shares the operand, a base_m of 0 the base's one row. grid.z: batch.
 //
 // Products of more than THIN rows go by tiles of 64 × 64, of which a thread holds 4 × 4 in registers; 16
 // steps of k of both operands lie in workgroup memory, as vectors of four rows of A and of four columns of B,
@@ -19,7 +19,8 @@ struct Params {
   b_n: u32,
   out_batch: u32,
   out_m: u32,
-  has_bias: u32,
+  base_m: u32,
+  has_base: u32,
   accumulate: u32,
   alpha: f32,
 }
@@ -27,7 +28,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read_write> out: array<f32>;
 @group(0) @binding(1) var<storage, read_write> a: array<f32>;
 @group(0) @binding(2) var<storage, read_write> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> base: array<f32>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 const TILE = 64u;
@@ -57,8 +58,8 @@ fn store(batch: u32, row: u32, col: u32, sum: f32) {
   var value = params.alpha * sum;
   if (params.accumulate != 0u) {
     value += out[at];
-  } else if (params.has_bias != 0u) {
-    value += bias[col];
+  } else if (params.has_base != 0u) {
+    value += base[row * params.base_m + col];
   }
   out[at] = value;
 }

@@ -65,8 +65,8 @@ export function forward(
 
   let x = embed(tape, model, ids, place);
   for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => add(tape, x, attentionPart(tape, model, layer, x, place)));
-    x = tape.block(x, (x) => add(tape, x, mlpPart(tape, model, layer, x, overlay)));
+    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
+    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
   }
   cache?.advance(length);
   return norm(tape, model, "norm", x);
@@ -91,7 +91,7 @@ export function headWeight(model: Model): Tensor {
  * Logits of rows of the residual stream: (rows, vocabulary), the overlay's rows included.
  */
 export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
-  const logits = linear(tape, x, headWeight(model), undefined, vocabularySize(model.config, overlay));
+  const logits = linear(tape, x, headWeight(model), { stride: vocabularySize(model.config, overlay) });
   const rows = overlay?.rows;
   if (!rows) return logits;
   const own = matmul(tape, x, rows.output, { transposeB: true });
@@ -126,6 +126,7 @@ function norm(tape: Tape, model: Model, name: string, x: Tensor): Tensor {
   return layernorm(tape, x, weight, model.weight(`${name}.bias`), model.config.normEps);
 }
 
+/** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
   const { batch, length, position, cache, overlay } = place;
@@ -143,7 +144,7 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   if (cache) ({ k, v } = cache.append(layer, k, v));
   const mixed = attention(tape, q, k, v, { window: config.window, kvLength: position + length });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
-  return adaptedLinear(tape, model, overlay, `${name}.output`, rows);
+  return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }
 
 function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined) {
@@ -164,6 +165,7 @@ function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay:
   };
 }
 
+/** x + mlp(norm(x)) */
 function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
   const { config } = model;
   const name = `layers.${layer}`;
@@ -173,5 +175,5 @@ function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Ov
     config.mlp === "swiglu"
       ? swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, normed), up)
       : gelu(tape, up, config.mlp === "gelu_tanh" ? "tanh" : "erf");
-  return adaptedLinear(tape, model, overlay, `${name}.down`, inner);
+  return adaptedLinear(tape, model, overlay, `${name}.down`, inner, x);
 }

@@ -30,15 +30,16 @@ export interface Overlay {
   lora(name: string): Lora | undefined;
 }
 
-/** The linear layer of that name with what the overlay adds: x (rows, in) to (rows, out). */
+/** The linear layer of that name with what the overlay adds, on top of a residual: x (rows, in) to (rows, out). */
 export function adaptedLinear(
   tape: Tape,
   model: Model,
   overlay: Overlay | undefined,
   name: string,
   x: Tensor,
+  residual?: Tensor,
 ): Tensor {
-  const y = linear(tape, x, model.weight(`${name}.weight`), model.bias(`${name}.bias`));
+  const y = linear(tape, x, model.weight(`${name}.weight`), { bias: model.bias(`${name}.bias`), residual });
   const lora = overlay?.lora(name);
   if (!lora) return y;
   const down = matmul(tape, x, lora.a, { transposeB: true });

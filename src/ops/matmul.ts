@@ -1,6 +1,7 @@
 import { kernel } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import { formatShape, type Tensor } from "../tensor.js";
+import { accumulateKernel, add } from "./add.js";
 import { biasBackwardKernel } from "./bias.js";
 import { asMatrix, expectShape, expectTensor, withLast } from "./shapes.js";
 
@@ -10,14 +11,20 @@ const TILE = 64;
 const THIN = 4;
 const THIN_COLS = 16;
 
+/** How the wasm kernel divides its work, as in `assembly/matmul.ts`: by columns, by rows where there are few. */
+const UNIT_COLS = 16;
+const UNIT_ROWS = 48;
+const DIVIDED_COLS = 64;
+
 /**
- * out = alpha · A · B + bias, or += without bias. Strides in elements choose the transposition; `out_m` is the
- * distance of output rows, so that a product can fill some columns of a wider matrix.
+ * out = alpha · A · B + base, or += without one. Strides in elements choose the transposition; `out_m` is the
+ * distance of output rows, so that a product can fill some columns of a wider matrix, and `base_m` that of the
+ * base's: 0 for one row (a bias).
  */
 export const matmulKernel = kernel({
   name: "matmul",
   writes: ["out"],
-  reads: ["a", "b", "bias?"],
+  reads: ["a", "b", "base?"],
   dims: [
     "batch",
     "m",
@@ -31,15 +38,18 @@ export const matmulKernel = kernel({
     "b_n",
     "out_batch",
     "out_m",
-    "has_bias",
+    "base_m",
+    "has_base",
     "accumulate",
   ],
   scalars: ["alpha"],
-  range: ({ batch, m }) => batch * m,
+  range: ({ batch, m, n }) =>
+    batch * (n >= DIVIDED_COLS ? Math.ceil(n / UNIT_COLS) : Math.ceil(m / UNIT_ROWS)),
   grid: ({ batch, m, n, a_k, b_k }) =>
     m <= THIN && a_k === 1 && b_k === 1
       ? [Math.ceil(n / THIN_COLS), 1, batch]
       : [Math.ceil(n / TILE), Math.ceil(m / TILE), batch],
+  flops: ({ batch, m, k, n }) => 2 * batch * m * k * n,
 });
 
 /** How a product is put together. */
@@ -95,7 +105,7 @@ function product(
     out,
     a,
     b,
-    bias: options.bias ?? null,
+    base: options.bias ?? null,
     batch,
     m,
     k,
@@ -108,7 +118,8 @@ function product(
     b_n: transposeB ? k : 1,
     out_batch: m * outStride,
     out_m: outStride,
-    has_bias: options.bias ? 1 : 0,
+    base_m: 0,
+    has_base: options.bias ? 1 : 0,
     accumulate: options.accumulate ? 1 : 0,
     alpha: options.alpha,
   });
@@ -151,45 +162,55 @@ export function matmul(tape: Tape, a: Tensor, b: Tensor, options: MatmulOptions 
   });
 }
 
+/** What a linear layer does besides its product. */
+export interface LinearOptions {
+  /** Added to every row: (out). */
+  readonly bias?: Tensor | undefined;
+  /** Added to the result, in the product's last pass: (…, out). */
+  readonly residual?: Tensor | undefined;
+  /** Width of the result where it is wider than `out`: the further columns are left for the caller. */
+  readonly stride?: number;
+}
+
 /**
- * A linear layer: x (…, in) · weightᵀ + bias = (…, out), weight (out, in) as PyTorch has it.
- * @param stride width of the result where it is wider than `out`: the further columns are left for the caller
+ * A linear layer: x (…, in) · weightᵀ + bias + residual = (…, out), weight (out, in) as PyTorch has it.
+ * @throws RangeError where the shapes do not fit
  */
-export function linear(tape: Tape, x: Tensor, weight: Tensor, bias?: Tensor, stride?: number): Tensor {
+export function linear(tape: Tape, x: Tensor, weight: Tensor, options: LinearOptions = {}): Tensor {
   const { rows, cols } = asMatrix("linear", "x", x);
   expectTensor("linear", "weight", weight, "f32", 2);
   const n = weight.shape[0] ?? 0;
+  const { bias, residual, stride: width = n } = options;
   expectShape("linear", "weight", weight, [n, cols]);
   if (bias) expectShape("linear", "bias", bias, [n]);
-  const width = stride ?? n;
+  if (residual) expectShape("linear", "residual", residual, withLast(x.shape, n));
   if (width < n) throw new RangeError(`linear: stride must be at least ${n}, got ${width}`);
+  if (residual && width !== n) throw new RangeError("linear: a wider result takes no residual");
+  // One base a product: with a bias as well the residual takes a pass of its own.
+  if (bias && residual) return add(tape, residual, linear(tape, x, weight, { bias }));
 
+  const base = bias ?? residual;
+  const common = { batch: 1, a_batch: 0, b_batch: 0, out_batch: 0, alpha: 1 };
   const out = tape.empty(withLast(x.shape, width));
-  product(tape, out, x, weight, { batch: 1, m: rows, k: cols, n }, false, true, {
-    bias,
-    alpha: 1,
-    accumulate: false,
-    outStride: width,
+  tape.run(matmulKernel, {
+    ...common,
+    ...{ out, a: x, b: weight, base: base ?? null, m: rows, k: cols, n },
+    ...{ a_m: cols, a_k: 1, b_k: 1, b_n: cols, out_m: width },
+    ...{ base_m: residual ? n : 0, has_base: base ? 1 : 0, accumulate: 0 },
   });
-  return tape.record(out, [x, weight, bias], () => {
+  return tape.record(out, [x, weight, bias, residual], () => {
     const dout = tape.grad(out);
-    const strided = {
-      bias: null,
-      batch: 1,
-      a_batch: 0,
-      b_batch: 0,
-      out_batch: 0,
-      has_bias: 0,
-      accumulate: 1,
-      alpha: 1,
-    };
+    const gradient = { ...common, a: dout, base: null, base_m: 0, has_base: 0, accumulate: 1 };
+    if (residual?.requiresGrad) {
+      tape.run(accumulateKernel, { dx: tape.grad(residual), dout, n: out.size, scale: 1 });
+    }
     if (x.requiresGrad) {
-      const dx = { out: tape.grad(x), a: dout, b: weight, m: rows, k: n, n: cols };
-      tape.run(matmulKernel, { ...strided, ...dx, a_m: width, a_k: 1, b_k: cols, b_n: 1, out_m: cols });
+      const dx = { out: tape.grad(x), b: weight, m: rows, k: n, n: cols };
+      tape.run(matmulKernel, { ...gradient, ...dx, a_m: width, a_k: 1, b_k: cols, b_n: 1, out_m: cols });
     }
     if (weight.requiresGrad) {
-      const dw = { out: tape.grad(weight), a: dout, b: x, m: n, k: rows, n: cols };
-      tape.run(matmulKernel, { ...strided, ...dw, a_m: 1, a_k: width, b_k: cols, b_n: 1, out_m: cols });
+      const dw = { out: tape.grad(weight), b: x, m: n, k: rows, n: cols };
+      tape.run(matmulKernel, { ...gradient, ...dw, a_m: 1, a_k: width, b_k: cols, b_n: 1, out_m: cols });
     }
     if (bias?.requiresGrad) {
       if (width !== n) throw new RangeError("linear: a bias in a wider result has no gradient");

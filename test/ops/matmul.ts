@@ -78,24 +78,31 @@ interface LinearShape {
   readonly k: number;
   readonly n: number;
   readonly bias?: boolean;
+  readonly residual?: boolean;
 }
 
-function linearReference(x: Nd, weight: Nd, bias: Nd | undefined): Nd {
+function linearReference(x: Nd, weight: Nd, bias?: Nd, residual?: Nd): Nd {
   const [n = 0, k = 0] = weight.shape;
   const out = product(x.matrix(), weight, { m: x.rows, k, n, transposeB: true });
-  return out.map((value, i) => value + (bias?.at(i % n) ?? 0)).as([...x.shape.slice(0, -1), n]);
+  return out
+    .map((value, i) => value + (bias?.at(i % n) ?? 0) + (residual?.flat(i) ?? 0))
+    .as([...x.shape.slice(0, -1), n]);
 }
 
-function linearCase({ rows, k, n, bias: hasBias = false }: LinearShape, extra: CaseOptions = {}): OpCase {
+function linearCase(shape: LinearShape, extra: CaseOptions = {}): OpCase {
+  const { rows, k, n, bias: hasBias = false, residual: hasResidual = false } = shape;
   return opCase({
-    name: `linear (${rows.join(", ")}, ${k}) to ${n}${hasBias ? " + bias" : ""}`,
+    name: `linear (${rows.join(", ")}, ${k}) to ${n}${hasBias ? " + bias" : ""}${hasResidual ? " + residual" : ""}`,
     inputs: (random) => ({
       x: trainable(random.normal([...rows, k])),
       weight: trainable(random.normal([n, k])),
       bias: trainable(random.normal([n])),
+      residual: trainable(random.normal([...rows, n])),
     }),
-    run: (tape, { x, weight, bias }) => linear(tape, x, weight, hasBias ? bias : undefined),
-    reference: ({ x, weight, bias }) => linearReference(x, weight, hasBias ? bias : undefined),
+    run: (tape, { x, weight, bias, residual }) =>
+      linear(tape, x, weight, { ...(hasBias && { bias }), ...(hasResidual && { residual }) }),
+    reference: ({ x, weight, bias, residual }) =>
+      linearReference(x, weight, hasBias ? bias : undefined, hasResidual ? residual : undefined),
     ...extra,
   });
 }
@@ -111,12 +118,12 @@ function widened(rows: number, k: number, n: number): OpCase {
       index: ids([n]),
     }),
     run: (tape, { x, weight, row, index }) => {
-      const out = linear(tape, x, weight, undefined, n + 1);
+      const out = linear(tape, x, weight, { stride: n + 1 });
       return columns(tape, out, linear(tape, x, row), index);
     },
     reference: ({ x, weight, row }) => {
       const all = new Nd([n + 1, k], [...weight.data, ...row.data]);
-      return linearReference(x, all, undefined);
+      return linearReference(x, all);
     },
   });
 }

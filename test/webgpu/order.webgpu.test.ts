@@ -100,8 +100,8 @@ describe("operands", () => {
     backend.write(a, Float32Array.of(1, 2, 3, 4));
     backend.write(b, Float32Array.of(1, 0, 0, 1));
     const strides = { a_batch: 4, a_m: 2, a_k: 1, b_batch: 4, b_k: 2, b_n: 1, out_batch: 4, out_m: 2 };
-    const dims = { batch: 1, m: 2, k: 2, n: 2, ...strides, has_bias: 0, accumulate: 0, alpha: 1 };
-    backend.dispatch(matmulKernel, { out, a, b, bias: null, ...dims });
+    const dims = { batch: 1, m: 2, k: 2, n: 2, ...strides, base_m: 0, has_base: 0, accumulate: 0, alpha: 1 };
+    backend.dispatch(matmulKernel, { out, a, b, base: null, ...dims });
     expect(await numbers(backend, out)).toEqual([1, 2, 3, 4]);
   });
 });
