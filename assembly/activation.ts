@@ -22,27 +22,24 @@ function siluSlope(gate: v128, s: v128): v128 {
   return madd(f32x4.mul(gate, s), f32x4.sub(splat(1), s), s);
 }
 
-/** dgate += dout · up · silu'(gate), dup += dout · silu(gate). Range: elements. */
-export function swiglu_backward(
-  dgate: usize, dup: usize, dout: usize, gate: usize, up: usize, n: u32, begin: u32, end: u32,
-): void {
+/** gate = dout · up · silu'(gate), up = dout · silu(gate): the gradients in their own place. Range: elements. */
+export function swiglu_backward(gate: usize, up: usize, dout: usize, n: u32, begin: u32, end: u32): void {
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
   for (; i + 16 <= stop; i += 16) {
     const g = v128.load(gate + i);
     const d = v128.load(dout + i);
     const s = sigmoid4(g);
-    v128.store(dgate + i, madd(f32x4.mul(d, v128.load(up + i)), siluSlope(g, s), v128.load(dgate + i)));
-    v128.store(dup + i, madd(d, f32x4.mul(g, s), v128.load(dup + i)));
+    v128.store(gate + i, f32x4.mul(f32x4.mul(d, v128.load(up + i)), siluSlope(g, s)));
+    v128.store(up + i, f32x4.mul(d, f32x4.mul(g, s)));
   }
   const left = <i32>(stop - i >> 2);
   if (left > 0) {
     const g = loadTail(gate + i, left, 0);
     const d = loadTail(dout + i, left, 0);
     const s = sigmoid4(g);
-    const dg = madd(f32x4.mul(d, loadTail(up + i, left, 0)), siluSlope(g, s), loadTail(dgate + i, left, 0));
-    storeTail(dgate + i, dg, left);
-    storeTail(dup + i, madd(d, f32x4.mul(g, s), loadTail(dup + i, left, 0)), left);
+    storeTail(gate + i, f32x4.mul(f32x4.mul(d, loadTail(up + i, left, 0)), siluSlope(g, s)), left);
+    storeTail(up + i, f32x4.mul(d, f32x4.mul(g, s)), left);
   }
 }
 
@@ -116,16 +113,16 @@ export function gelu(out: usize, x: usize, n: u32, erf: u32, begin: u32, end: u3
   if (left > 0) storeTail(out + i, gelu4(loadTail(x + i, left, 0), erf), left);
 }
 
-/** dx += dout · gelu'(x). Range: elements. */
-export function gelu_backward(dx: usize, dout: usize, x: usize, n: u32, erf: u32, begin: u32, end: u32): void {
+/** x = dout · gelu'(x): the gradient in its own place. Range: elements. */
+export function gelu_backward(x: usize, dout: usize, n: u32, erf: u32, begin: u32, end: u32): void {
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
   for (; i + 16 <= stop; i += 16) {
-    v128.store(dx + i, madd(v128.load(dout + i), geluSlope4(v128.load(x + i), erf), v128.load(dx + i)));
+    v128.store(x + i, f32x4.mul(v128.load(dout + i), geluSlope4(v128.load(x + i), erf)));
   }
   const left = <i32>(stop - i >> 2);
   if (left > 0) {
     const d = loadTail(dout + i, left, 0);
-    storeTail(dx + i, madd(d, geluSlope4(loadTail(x + i, left, 0), erf), loadTail(dx + i, left, 0)), left);
+    storeTail(x + i, f32x4.mul(d, geluSlope4(loadTail(x + i, left, 0), erf)), left);
   }
 }

@@ -1,36 +1,61 @@
 import { expTerm4, loadTail, log1, madd, splat, storeTail, sum4 } from "./simd";
 import { rowMax, rowSumExp } from "./softmax";
 
+/** x = e^(x - shift) over n floats, none above the shift; their sum. */
+// @ts-ignore: decorator
+@inline
+function expInPlace(x: usize, n: u32, shift: f32): f32 {
+  const s = splat(shift);
+  const stop = x + (<usize>n << 2 & ~15);
+  let sum = splat(0);
+  for (; x < stop; x += 16) {
+    const e = expTerm4(f32x4.sub(v128.load(x), s));
+    v128.store(x, e);
+    sum = f32x4.add(sum, e);
+  }
+  const left = <i32>(n & 3);
+  if (left) {
+    const e = expTerm4(f32x4.sub(loadTail(x, left, -Infinity), s));
+    storeTail(x, e, left);
+    sum = f32x4.add(sum, e);
+  }
+  return sum4(sum);
+}
+
+/** x *= factor over n floats. */
+// @ts-ignore: decorator
+@inline
+function scaleInPlace(x: usize, n: u32, factor: f32): void {
+  const f = splat(factor);
+  const end = x + (<usize>n << 2);
+  for (; x + 16 <= end; x += 16) v128.store(x, f32x4.mul(v128.load(x), f));
+  for (; x < end; x += 4) store<f32>(x, load<f32>(x) * factor);
+}
+
 /**
- * loss[r] = ln Σ e^logits - logits[target], in nats; dlogits += weights[r] · (softmax - one-hot). A weight of 0
- * leaves the row's gradient alone. Range: rows.
+ * loss[r] = ln Σ e^logits - logits[target], in nats; with weights then logits = weights[r] · (softmax - one-hot),
+ * the gradient in their own place. Range: rows.
  */
 export function cross_entropy(
-  loss: usize, dlogits: usize, logits: usize, targets: usize, weights: usize,
-  rows: u32, cols: u32, begin: u32, end: u32,
+  loss: usize, logits: usize, targets: usize, weights: usize,
+  rows: u32, cols: u32, has_weights: u32, begin: u32, end: u32,
 ): void {
   for (let row = begin; row < end; row++) {
-    const at = <usize>row * cols << 2;
-    const x = logits + at;
-    const d = dlogits + at;
-    const weight = load<f32>(weights + (<usize>row << 2));
-    const target = <usize>load<u32>(targets + (<usize>row << 2)) << 2;
+    const x = logits + (<usize>row * cols << 2);
+    const target = x + (<usize>load<u32>(targets + (<usize>row << 2)) << 2);
     const m = rowMax(x, cols);
-    const sum = rowSumExp(x, cols, m);
-    store<f32>(loss + (<usize>row << 2), log1(sum) - (load<f32>(x + target) - m));
-    if (weight == 0) continue;
-    const shift = splat(m);
-    const scale = splat(weight / sum);
-    const bytes = <usize>cols << 2;
-    let i: usize = 0;
-    for (; i + 16 <= bytes; i += 16) {
-      v128.store(d + i, madd(expTerm4(f32x4.sub(v128.load(x + i), shift)), scale, v128.load(d + i)));
+    const targetLogit = load<f32>(target) - m;
+    const weight = has_weights ? load<f32>(weights + (<usize>row << 2)) : 0;
+    let sum: f32;
+    if (weight != 0) {
+      sum = expInPlace(x, cols, m);
+      scaleInPlace(x, cols, weight / sum);
+      store<f32>(target, load<f32>(target) - weight);
+    } else {
+      sum = rowSumExp(x, cols, m);
+      if (has_weights) memory.fill(x, 0, <usize>cols << 2);
     }
-    const left = <i32>(bytes - i >> 2);
-    if (left > 0) {
-      storeTail(d + i, madd(expTerm4(f32x4.sub(loadTail(x + i, left, 0), shift)), scale, loadTail(d + i, left, 0)), left);
-    }
-    store<f32>(d + target, load<f32>(d + target) - weight);
+    store<f32>(loss + (<usize>row << 2), log1(sum) - targetLogit);
   }
 }
 
@@ -50,11 +75,12 @@ function probability4(x: v128, max: v128, scale: v128): v128 {
 
 /**
  * loss[r] = KL(p ‖ q) of p = softmax(logits), q = softmax(ref_logits), in nats, or with `reverse` KL(q ‖ p);
- * dlogits += weights[r] · p · (ln p - ln q - KL), or weights[r] · (p - q). Range: rows.
+ * with weights then logits = weights[r] · p · (ln p - ln q - KL), or weights[r] · (p - q), the gradient in their own
+ * place. Range: rows.
  */
 export function kl(
-  loss: usize, dlogits: usize, logits: usize, ref_logits: usize, weights: usize,
-  rows: u32, cols: u32, reverse: u32, begin: u32, end: u32,
+  loss: usize, logits: usize, ref_logits: usize, weights: usize,
+  rows: u32, cols: u32, reverse: u32, has_weights: u32, begin: u32, end: u32,
 ): void {
   const bytes = <usize>cols << 2;
   const body = bytes & ~15;
@@ -63,7 +89,6 @@ export function kl(
     const at = <usize>row * bytes;
     const x = logits + at;
     const y = ref_logits + at;
-    const d = dlogits + at;
     const xMax = rowMax(x, cols);
     const yMax = rowMax(y, cols);
     const xSum = rowSumExp(x, cols, xMax);
@@ -91,8 +116,12 @@ export function kl(
     const divergence = reverse ? -sum4(sum) : sum4(sum);
     store<f32>(loss + (<usize>row << 2), divergence);
 
+    if (!has_weights) continue;
     const weight = load<f32>(weights + (<usize>row << 2));
-    if (weight == 0) continue;
+    if (weight == 0) {
+      memory.fill(x, 0, bytes);
+      continue;
+    }
     const w4 = splat(weight);
     const kl4 = splat(divergence);
     for (let i: usize = 0; i < body; i += 16) {
@@ -102,7 +131,7 @@ export function kl(
       const g = reverse
         ? f32x4.sub(p, probability4(yv, yMax4, yScale))
         : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, xMax4, yMax4, shift), kl4));
-      v128.store(d + i, madd(w4, g, v128.load(d + i)));
+      v128.store(x + i, f32x4.mul(w4, g));
     }
     if (left) {
       const xv = loadTail(x + body, left, 0);
@@ -111,7 +140,7 @@ export function kl(
       const g = reverse
         ? f32x4.sub(p, probability4(yv, yMax4, yScale))
         : f32x4.mul(p, f32x4.sub(logRatio4(xv, yv, xMax4, yMax4, shift), kl4));
-      storeTail(d + body, madd(w4, g, loadTail(d + body, left, 0)), left);
+      storeTail(x + body, f32x4.mul(w4, g), left);
     }
   }
 }

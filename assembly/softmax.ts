@@ -1,4 +1,4 @@
-import { exp4, larger4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
+import { exp4, expTerm4, larger4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
 
 /** The largest of n floats. */
 export function rowMax(x: usize, n: u32): f32 {
@@ -12,16 +12,16 @@ export function rowMax(x: usize, n: u32): f32 {
   return max4(m4);
 }
 
-/** Σ e^(x - shift) over n floats. */
+/** Σ e^(x - shift) over n floats, none above the shift. */
 export function rowSumExp(x: usize, n: u32, shift: f32): f32 {
   const s = splat(shift);
   let sum = splat(0);
   let i: u32 = 0;
   for (; i + 4 <= n; i += 4) {
-    sum = f32x4.add(sum, exp4(f32x4.sub(v128.load(x), s)));
+    sum = f32x4.add(sum, expTerm4(f32x4.sub(v128.load(x), s)));
     x += 16;
   }
-  if (i < n) sum = f32x4.add(sum, exp4(f32x4.sub(loadTail(x, n - i, -Infinity), s)));
+  if (i < n) sum = f32x4.add(sum, expTerm4(f32x4.sub(loadTail(x, n - i, -Infinity), s)));
   return sum4(sum);
 }
 

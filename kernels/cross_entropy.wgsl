@@ -1,14 +1,13 @@
-// loss[r] = ln Σ e^logits - logits[target], in nats; dlogits += weights[r] · (softmax - one-hot). A weight of
-// 0 leaves the row's gradient alone. A workgroup a row.
+// loss[r] = ln Σ e^logits - logits[target], in nats; with weights then logits = weights[r] · (softmax - one-hot), the
+// gradient in their own place. A workgroup a row.
 
-struct Params { rows: u32, cols: u32 }
+struct Params { rows: u32, cols: u32, has_weights: u32 }
 
 @group(0) @binding(0) var<storage, read_write> loss: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dlogits: array<f32>;
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>;
-@group(0) @binding(3) var<storage, read_write> targets: array<u32>;
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> targets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
 
 // No number is less; WGSL cannot write -Infinity.
 const LOWEST = -3.4028234e38;
@@ -66,11 +65,15 @@ fn main(
   }
   sum = row_sum(lane, sum);
   let target_col = targets[row];
-  let weight = weights[row];
   if (lane == 0u) { loss[row] = log(sum) - (logits[at + target_col] - m); }
-  if (weight == 0.0) { return; }
+  if (params.has_weights == 0u) { return; }
+  // The target's logit is read before its lane writes over it.
+  storageBarrier();
+  let weight = weights[row];
   for (var c = lane; c < params.cols; c += LANES) {
     let p = exp(logits[at + c] - m) / sum;
-    dlogits[at + c] += weight * (p - select(0.0, 1.0, c == target_col));
+    let slope = weight * (p - select(0.0, 1.0, c == target_col));
+    // Not the product where the weight is 0: logits that are no numbers must not spread.
+    logits[at + c] = select(slope, 0.0, weight == 0.0);
   }
 }

@@ -1,15 +1,14 @@
 // loss[r] = KL(p ‖ q) of p = softmax(logits), q = softmax(ref_logits), in nats, or with `reverse` KL(q ‖ p);
-// dlogits += weights[r] · p · (ln p - ln q - KL), or weights[r] · (p - q). A weight of 0 leaves the row's
-// gradient alone. A workgroup a row.
+// with weights then logits = weights[r] · p · (ln p - ln q - KL), or weights[r] · (p - q), the gradient in their own
+// place. A workgroup a row.
 
-struct Params { rows: u32, cols: u32, reverse: u32 }
+struct Params { rows: u32, cols: u32, reverse: u32, has_weights: u32 }
 
 @group(0) @binding(0) var<storage, read_write> loss: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dlogits: array<f32>;
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>;
-@group(0) @binding(3) var<storage, read_write> ref_logits: array<f32>;
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> ref_logits: array<f32>;
+@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
 
 // No number is less; WGSL cannot write -Infinity.
 const LOWEST = -3.4028234e38;
@@ -83,14 +82,15 @@ fn main(
   }
   sum = row_sum(lane, sum);
   let divergence = select(sum, -sum, backwards);
-  let weight = weights[row];
   if (lane == 0u) { loss[row] = divergence; }
-  if (weight == 0.0) { return; }
+  if (params.has_weights == 0u) { return; }
+  let weight = weights[row];
   for (var c = lane; c < params.cols; c += LANES) {
     let log_p = logits[at + c] - x_max - x_log;
     let log_q = ref_logits[at + c] - y_max - y_log;
     let p = exp(log_p);
     let slope = select(p * (log_p - log_q - divergence), p - exp(log_q), backwards);
-    dlogits[at + c] += weight * slope;
+    // Not the product where the weight is 0: logits that are no numbers must not spread.
+    logits[at + c] = select(weight * slope, 0.0, weight == 0.0);
   }
 }

@@ -1,6 +1,6 @@
-// out = x (batch, seq, heads, head_dim) turned by its positions, `position` being that of the first row; cos
-// and sin are tables (positions, head_dim / 2). A thread turns one pair of numbers: (i, i + half), or (2i, 2i
-// + 1) if interleaved.
+// Turns x (batch, seq, heads, head_dim) in place by its positions, `position` being that of the first row; with
+// `inverse` it turns back. cos and sin are tables (positions, head_dim / 2). A thread turns one pair of numbers:
+// (i, i + half), or (2i, 2i + 1) if interleaved.
 
 struct Params {
   batch: u32,
@@ -9,13 +9,13 @@ struct Params {
   head_dim: u32,
   position: u32,
   interleaved: u32,
+  inverse: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> out: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> cos: array<f32>;
-@group(0) @binding(3) var<storage, read_write> sin: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> cos: array<f32>;
+@group(0) @binding(2) var<storage, read_write> sin: array<f32>;
+@group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
 fn main(
@@ -32,6 +32,10 @@ fn main(
   let angle = (params.position + row % params.seq) * half + pair;
   let first = start + select(pair, 2u * pair, params.interleaved != 0u);
   let second = first + select(half, 1u, params.interleaved != 0u);
-  out[first] = x[first] * cos[angle] - x[second] * sin[angle];
-  out[second] = x[second] * cos[angle] + x[first] * sin[angle];
+  let c = cos[angle];
+  let s = select(sin[angle], -sin[angle], params.inverse != 0u);
+  let a = x[first];
+  let b = x[second];
+  x[first] = a * c - b * s;
+  x[second] = b * c + a * s;
 }

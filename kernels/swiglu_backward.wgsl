@@ -1,13 +1,11 @@
-// dgate += dout · up · silu'(gate), dup += dout · silu(gate).
+// gate = dout · up · silu'(gate), up = dout · silu(gate): the gradients in their own place.
 
 struct Params { n: u32 }
 
-@group(0) @binding(0) var<storage, read_write> dgate: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dup: array<f32>;
+@group(0) @binding(0) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(1) var<storage, read_write> up: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dout: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gate: array<f32>;
-@group(0) @binding(4) var<storage, read_write> up: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(3) var<uniform> params: Params;
 
 // 1 / (1 + e^-x). Far below 0 it is exactly 0: there e^-x would overflow, and a driver may make anything of
 // it.
@@ -25,6 +23,6 @@ fn main(
   if (i >= params.n) { return; }
   let g = gate[i];
   let s = sigmoid(g);
-  dgate[i] += dout[i] * up[i] * (s + g * s * (1.0 - s));
-  dup[i] += dout[i] * g * s;
+  gate[i] = dout[i] * up[i] * (s + g * s * (1.0 - s));
+  up[i] = dout[i] * g * s;
 }

@@ -8,12 +8,47 @@ export function align(bytes: number): number {
   return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 }
 
+/** What a block is for. */
+export type MemoryUse = "weights" | "gradients" | "moments" | "activations" | "kvCache" | "tables";
+
 /** What a backend holds, in bytes. */
 export interface MemoryReport {
   /** Handed out to blocks that live. */
   readonly used: number;
-  /** Held from the system, free blocks included. */
+  /** `used`, by what the blocks are for. An arena counts as a whole, whatever of it is in use. */
+  readonly uses: Readonly<Record<MemoryUse, number>>;
+  /** What the backend works with itself: scratch of threads, buffers on the way to and from a device. */
+  readonly scratch: number;
+  /** Held from the system: used, scratch, and the rest free. */
   readonly reserved: number;
+  readonly free: number;
+}
+
+/** Counts a backend's blocks by their use. */
+export class MemoryCount {
+  readonly #uses: Record<MemoryUse, number> = {
+    weights: 0,
+    gradients: 0,
+    moments: 0,
+    activations: 0,
+    kvCache: 0,
+    tables: 0,
+  };
+
+  /** Of all uses together. */
+  get used(): number {
+    return Object.values(this.#uses).reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** @param bytes negative where they are given back */
+  add(use: MemoryUse, bytes: number): void {
+    this.#uses[use] += bytes;
+  }
+
+  report(scratch: number, reserved: number): MemoryReport {
+    const { used } = this;
+    return { used, uses: { ...this.#uses }, scratch, reserved, free: reserved - used - scratch };
+  }
 }
 
 /**
@@ -29,14 +64,22 @@ export interface Backend {
   /** Largest block that `allocate` can return, in bytes. */
   readonly maxBlockBytes: number;
 
-  /** Reserves memory. Its content is undefined. */
-  allocate(byteLength: number): Block;
+  /** Reserves memory. Its content is undefined. `use` is what `memory` counts it as, activations by default. */
+  allocate(byteLength: number, use?: MemoryUse): Block;
+  /**
+   * Makes a block longer where it lies, its content kept. False where something else follows it, or the backend
+   * can't at all: then only a block of its own gives more room.
+   */
+  extend(block: Block, byteLength: number): boolean;
   free(block: Block): void;
 
   /** Copies `data` to the start of the region. */
   write(region: Region, data: ArrayBufferView): void;
-  /** A copy of the region, after all work dispatched so far. */
-  read(region: Region): Promise<ArrayBuffer>;
+  /**
+   * A copy of the region, after all work dispatched so far.
+   * @param into where it goes, of the region's size, instead of into a buffer of its own
+   */
+  read(region: Region, into?: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer>;
   /** Copies all bytes of `from` to the start of `to`; the regions must not overlap. */
   copy(to: Region, from: Region): void;
 

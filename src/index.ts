@@ -1,6 +1,6 @@
 // The public API.
 
-export type { Backend, MemoryReport } from "./backend.js";
+export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
@@ -29,6 +29,7 @@ export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
 export { type Kernel, kernel } from "./kernel.js";
 export type { ModelConfig } from "./model/config.js";
 export { type ForwardOptions, forward, head } from "./model/forward.js";
+export { type HeadInput, headCrossEntropy, headKl } from "./model/head-loss.js";
 export { initialise } from "./model/init.js";
 export { KVCache } from "./model/kv-cache.js";
 export { Model } from "./model/model.js";
@@ -36,10 +37,10 @@ export { add } from "./ops/add.js";
 export { argmax } from "./ops/argmax.js";
 export { type AttentionOptions, attention } from "./ops/attention.js";
 export { columns } from "./ops/columns.js";
-export { crossEntropy } from "./ops/cross-entropy.js";
+export { crossEntropy, type LossOptions } from "./ops/cross-entropy.js";
 export { embedding } from "./ops/embedding.js";
 export { gelu } from "./ops/gelu.js";
-export { type KlDirection, kl } from "./ops/kl.js";
+export { type KlDirection, type KlOptions, kl } from "./ops/kl.js";
 export { layernorm } from "./ops/layernorm.js";
 export { linear, type MatmulOptions, matmul } from "./ops/matmul.js";
 export { rmsnorm } from "./ops/rmsnorm.js";

@@ -14,7 +14,10 @@ export interface Kernel<
   D extends string = string,
   S extends string = string,
 > {
-  /** The wasm export and the WGSL file. A trailing `_backward…` marks a kernel whose writes accumulate. */
+  /**
+   * The wasm export and the WGSL file. A gradient that is written has `d` before its name and is added to; a write
+   * without it that a backward or a loss gives a gradient to is written over.
+   */
   readonly name: string;
   readonly writes: readonly W[];
   /** A trailing `?` marks an operand that may be null (the kernel then never touches it). */

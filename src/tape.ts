@@ -28,6 +28,8 @@ interface Entry {
  */
 export class Tape {
   #entries: Entry[] = [];
+  /** Memory of a block's last gradient that nothing reads any more. */
+  #spare: Tensor | undefined;
   readonly backend: Backend;
 
   /**
@@ -84,9 +86,10 @@ export class Tape {
   }
 
   /**
-   * Runs a part of the network whose only way in is `input` and whose only way out is its result, so that the
-   * arena can be given back early: while recording, the gradients inside the block after its backward; else all
-   * that the block left behind but its result.
+   * Runs a part of the network whose only way in is `input` and whose only way out is its result, of the same
+   * shape, so that memory can be given back early: while recording, the gradients inside the block after its
+   * backward, and that of its result to the next block; else all that the block left behind, as its result takes
+   * the place of `input`, which must not be used again.
    */
   block(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
     if (!this.recording) return this.#keepResult(input, body);
@@ -101,26 +104,32 @@ export class Tape {
       inner.flatMap((entry) => entry.inputs.filter((x) => x?.requiresGrad && !outputs.has(x))),
     );
     return this.record(output, [output], () => {
+      const spare = this.#spare;
+      if (spare && input.requiresGrad && !input.grad && spare.size === input.size) {
+        this.run(fill, { out: spare, n: spare.size, value: 0 });
+        input.grad = spare.reshape(input.shape);
+        this.#spare = undefined;
+      }
       for (const leaf of leaves) if (leaf) this.grad(leaf);
       const mark = this.arena.mark();
       this.#unwind(inner);
       this.arena.release(mark);
+      this.#spare = output === input ? undefined : output.grad;
     });
   }
 
-  /** Moves the block's result to where the block began. */
+  /** Moves the block's result to where its input was. */
   #keepResult(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
-    const kept = this.empty(input.shape);
     const mark = this.arena.mark();
     const result = body(input);
-    if (result.size !== kept.size) {
+    if (result.size !== input.size) {
       throw new RangeError(
         `block: the result's shape ${formatShape(result.shape)} must be the input's, ${formatShape(input.shape)}`,
       );
     }
-    this.backend.copy(kept, result);
+    if (result !== input) this.backend.copy(input, result);
     this.arena.release(mark);
-    return kept;
+    return input;
   }
 
   /** Runs every recorded step in reverse, from the gradients that were set, and forgets them. */
@@ -128,6 +137,7 @@ export class Tape {
     const entries = this.#entries;
     this.#entries = [];
     this.#unwind(entries);
+    this.#spare = undefined;
   }
 
   #unwind(entries: Entry[]): void {

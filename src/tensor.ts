@@ -1,4 +1,4 @@
-import { align, type Backend } from "./backend.js";
+import { ALIGNMENT, align, type Backend, type MemoryUse } from "./backend.js";
 import { bytesOf, type DType, decode, encode, isStorage } from "./dtype.js";
 import type { Block, Region } from "./kernel.js";
 
@@ -44,6 +44,24 @@ export class Tensor implements Region {
   }
 
   /**
+   * Rows `from` to `to` of the first dimension, in the same memory, their gradient in that of the whole.
+   * @throws RangeError where there are no such rows, or they do not begin at a multiple of `ALIGNMENT` bytes
+   */
+  rows(from: number, to: number): Tensor {
+    const [count = 0, ...rest] = this.shape;
+    const byteOffset = this.byteOffset + from * sizeOf(rest) * 4;
+    if (!(from >= 0 && from <= to && to <= count) || byteOffset % ALIGNMENT !== 0) {
+      throw new RangeError(
+        `rows: ${from} to ${to} of ${formatShape(this.shape)} are no rows, or not aligned`,
+      );
+    }
+    const shape = [to - from, ...rest];
+    const part = new Tensor(this.backend, this.block, byteOffset, shape, this.dtype, this.requiresGrad);
+    part.grad = this.grad?.rows(from, to);
+    return part;
+  }
+
+  /**
    * Fills the tensor from the host. `data` must have exactly its size; a storage format takes f32 and rounds it.
    * @throws RangeError for another size, or values that the storage format cannot hold
    */
@@ -60,10 +78,20 @@ export class Tensor implements Region {
   /**
    * A copy of the values on the host as f32, after all work dispatched so far; those of a storage format are decoded.
    * `backend.read` has the bytes as they are.
+   * @param into where they go, of the tensor's size, instead of into an array of their own
    */
-  async read(): Promise<Float32Array> {
-    const bytes = await this.backend.read(this);
-    return isStorage(this.dtype) ? decode(this.dtype, new Uint8Array(bytes)) : new Float32Array(bytes);
+  async read(into?: Float32Array<ArrayBuffer>): Promise<Float32Array> {
+    if (into && into.length !== this.size) {
+      throw new RangeError(`read: ${into.length} values of a tensor of shape ${formatShape(this.shape)}`);
+    }
+    if (isStorage(this.dtype)) {
+      const values = decode(this.dtype, new Uint8Array(await this.backend.read(this)));
+      into?.set(values);
+      return into ?? values;
+    }
+    if (!into) return new Float32Array(await this.backend.read(this));
+    await this.backend.read(this, new Uint8Array(into.buffer, into.byteOffset, into.byteLength));
+    return into;
   }
 
   /** The same for a tensor of u32. */
@@ -76,22 +104,31 @@ export class Tensor implements Region {
 export interface ArenaMark {
   readonly index: number;
   readonly offset: number;
+  readonly wasted: number;
 }
+
+/** The part of an arena that may lie between its tensors before a reset joins its blocks. */
+const MOST_WASTE = 1 / 64;
 
 /**
  * A bump allocator over blocks of a backend. Nothing is freed singly: `release` goes back to a mark, `reset` to
- * the start. After a reset that found several blocks in use they are replaced by one of their joint size, so a
- * loop that repeats its shapes stops allocating after its second turn.
+ * the start. Its last block grows in place where the backend can do that; else it takes another, and what was left
+ * of the one before is wasted. A reset replaces blocks that wasted room by one of what they held, so that a loop
+ * which repeats its shapes stops allocating after its second turn.
  */
 export class Arena {
   #blocks: Block[] = [];
   #index = 0;
   #offset = 0;
   #peak = 0;
+  /** Bytes in front of the bump pointer that no tensor has. */
+  #wasted = 0;
+  /** The most of them since the last reset. */
+  #mostWasted = 0;
 
   constructor(
     readonly backend: Backend,
-    readonly blockBytes = 4 << 20,
+    readonly blockBytes = 1 << 20,
   ) {}
 
   /** An uninitialised tensor. */
@@ -106,7 +143,9 @@ export class Arena {
         this.#offset += bytes;
         this.#peak = Math.max(this.#peak, this.used);
         return tensor;
-      } else {
+      } else if (this.#index + 1 < this.#blocks.length || !this.backend.extend(block, this.#offset + bytes)) {
+        this.#wasted += block.byteLength - this.#offset;
+        this.#mostWasted = Math.max(this.#mostWasted, this.#wasted);
         this.#index++;
         this.#offset = 0;
       }
@@ -126,32 +165,49 @@ export class Arena {
   }
 
   mark(): ArenaMark {
-    return { index: this.#index, offset: this.#offset };
+    return { index: this.#index, offset: this.#offset, wasted: this.#wasted };
   }
 
   release(mark: ArenaMark): void {
     this.#index = mark.index;
     this.#offset = mark.offset;
+    this.#wasted = mark.wasted;
   }
 
   /** Back to the start. Tensors handed out so far must not be used again. */
   reset(): void {
     const bytes = this.#blocks.reduce((sum, block) => sum + block.byteLength, 0);
-    if (this.#blocks.length > 1 && bytes <= this.backend.maxBlockBytes) {
+    if (this.#mostWasted > MOST_WASTE * bytes && bytes <= this.backend.maxBlockBytes) {
       this.dispose();
       this.#blocks = [this.backend.allocate(bytes)];
     }
+    this.#rewind();
+  }
+
+  #rewind(): void {
     this.#index = 0;
     this.#offset = 0;
+    this.#wasted = 0;
+    this.#mostWasted = 0;
   }
 
   /** Gives all blocks back. The arena can be used again. */
   dispose(): void {
     for (const block of this.#blocks) this.backend.free(block);
     this.#blocks = [];
-    this.#index = 0;
-    this.#offset = 0;
+    this.#rewind();
   }
+}
+
+/** Values that are set to 0 with one write: 256 KiB. */
+const ZEROS = 1 << 16;
+
+/** What a block of parameters is for, and how it stores them. */
+export interface ParametersOptions {
+  /** For the report of memory. */
+  readonly use?: MemoryUse;
+  /** The element type of each; f32 where it is not named. */
+  readonly dtypes?: ReadonlyMap<string, DType>;
 }
 
 /**
@@ -171,7 +227,7 @@ export class Parameters {
   constructor(
     readonly backend: Backend,
     readonly shapes: ReadonlyMap<string, readonly number[]>,
-    dtypes: ReadonlyMap<string, DType> = new Map(),
+    { use = "weights", dtypes = new Map() }: ParametersOptions = {},
   ) {
     let bytes = 0;
     const offsets = new Map<string, number>();
@@ -179,7 +235,7 @@ export class Parameters {
       offsets.set(name, bytes);
       bytes += align(bytesOf(dtypes.get(name) ?? "f32", shape));
     }
-    this.#block = backend.allocate(Math.max(bytes, align(1)));
+    this.#block = backend.allocate(Math.max(bytes, align(1)), use);
     for (const [name, shape] of shapes) {
       const offset = offsets.get(name) ?? 0;
       this.#views.set(name, new Tensor(backend, this.#block, offset, shape, dtypes.get(name)));
@@ -190,7 +246,13 @@ export class Parameters {
 
   /** Sets every value to 0, the padding included. */
   zero(): void {
-    this.backend.write(this.all, new Float32Array(this.all.size));
+    // Piece by piece: zeros for all of it would be as much again on the host.
+    const zeros = new Float32Array(Math.min(this.all.size, ZEROS));
+    for (let at = 0; at < this.all.size; at += ZEROS) {
+      const count = Math.min(ZEROS, this.all.size - at);
+      const part = new Tensor(this.backend, this.#block, at * 4, [count]);
+      this.backend.write(part, zeros.subarray(0, count));
+    }
   }
 
   /** The tensor of that name, which must exist. */

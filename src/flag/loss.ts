@@ -1,7 +1,7 @@
-import { forward, head } from "../model/forward.js";
-import { crossEntropy } from "../ops/cross-entropy.js";
+import { forward } from "../model/forward.js";
+import { type HeadInput, headCrossEntropy, headKl } from "../model/head-loss.js";
 import { embedding } from "../ops/embedding.js";
-import { type KlDirection, kl } from "../ops/kl.js";
+import type { KlDirection } from "../ops/kl.js";
 import { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import type { Loss } from "../train/trainer.js";
@@ -117,16 +117,9 @@ function padded(sequences: readonly (readonly number[])[], width: number): Uint3
   return ids;
 }
 
-/** Rows of the residual stream by index, as logits. */
-function logitsAt(
-  tape: Tape,
-  flagged: FlaggedModel,
-  hidden: Tensor,
-  rows: readonly number[],
-  reference: boolean,
-): Tensor {
-  const picked = embedding(tape, hidden, tape.from(Uint32Array.from(rows)));
-  return head(tape, flagged.model, picked, reference ? flagged.reference : flagged.overlay);
+/** Rows of the residual stream by index. */
+function rowsAt(tape: Tape, hidden: Tensor, rows: readonly number[]): Tensor {
+  return embedding(tape, hidden, tape.from(Uint32Array.from(rows)));
 }
 
 /**
@@ -158,18 +151,19 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
         ),
       );
 
-    const refLogits = at.kl.length > 0 ? referenceLogits(tape, flagged, at) : undefined;
-    const hidden = forward(tape, flagged.model, at.ids, { batch: at.sequences, overlay: flagged.overlay });
+    const reference = at.kl.length > 0 ? referenceRows(tape, flagged, at) : undefined;
+    const { model, overlay } = flagged;
+    const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay });
     let ceRows: Tensor | undefined;
     if (at.ce.length > 0) {
       const targets = tape.from(new Uint32Array(at.ce.length).fill(flagged.flagId));
-      const logits = logitsAt(tape, flagged, hidden, at.ce, false);
-      ceRows = crossEntropy(tape, logits, targets, weightsOf("ce"));
+      const input = { hidden: rowsAt(tape, hidden, at.ce), overlay };
+      ceRows = headCrossEntropy(tape, model, input, targets, weightsOf("ce"));
     }
     let klRows: Tensor | undefined;
-    if (refLogits) {
-      const logits = logitsAt(tape, flagged, hidden, at.kl, false);
-      klRows = kl(tape, logits, refLogits, weightsOf("post", "benign"), options.klDirection);
+    if (reference) {
+      const input = { hidden: rowsAt(tape, hidden, at.kl), overlay };
+      klRows = headKl(tape, model, input, reference, weightsOf("post", "benign"), options.klDirection);
     }
     return async () => {
       const ce = (await ceRows?.read()) ?? [];
@@ -186,14 +180,12 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
   };
 }
 
-/** The reference's logits at the twins of the rows under a divergence, without a gradient. */
-function referenceLogits(tape: Tape, flagged: FlaggedModel, at: Layout): Tensor {
+/** What the reference makes its logits of at the twins of the rows under a divergence, without a gradient. */
+function referenceRows(tape: Tape, flagged: FlaggedModel, at: Layout): HeadInput {
   const quiet = new Tape(tape.arena, false);
-  const hidden = forward(quiet, flagged.model, at.refIds, {
-    batch: at.sequences,
-    overlay: flagged.reference,
-  });
-  return logitsAt(quiet, flagged, hidden, at.refKl, true);
+  const { model, reference: overlay } = flagged;
+  const hidden = forward(quiet, model, at.refIds, { batch: at.sequences, overlay });
+  return { hidden: rowsAt(quiet, hidden, at.refKl), overlay };
 }
 
 /** What each row counts for in its term, given the number of rows of each conversation. */

@@ -1,5 +1,4 @@
 import type { Monitor, Observation, Verdict } from "../generate/monitor.js";
-import { argmaxOf, logSumExp } from "../generate/sample.js";
 import { type Decision, DecisionTracker } from "./decision.js";
 import type { Policy } from "./policy.js";
 
@@ -33,11 +32,14 @@ export function flagMonitor(flagId: number, decision: Decision, policy: Policy):
   };
   return {
     ...(decision.kind === "sampled" ? {} : { banned: new Set([flagId]) }),
-    observe({ logits, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
-      const flagProbability = Math.exp((logits[flagId] as number) - logSumExp(logits));
-      const likeliest = decision.kind === "argmax" && argmaxOf(logits) === flagId;
+    observe({ logits, likeliest, logSumExp, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
+      const flagProbability = Math.exp((logits[flagId] as number) - logSumExp);
       const isSampled = sampled === flagId;
-      const raised = tracker.update({ probability: flagProbability, likeliest, sampled: isSampled });
+      const raised = tracker.update({
+        probability: flagProbability,
+        likeliest: likeliest === flagId,
+        sampled: isSampled,
+      });
       return {
         verdict: raised ? verdict(isSampled) : { action: "continue" },
         notes: { flagProbability, raised },

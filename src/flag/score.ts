@@ -1,4 +1,5 @@
 import { forward, head } from "../model/forward.js";
+import { type HeadInput, inChunks } from "../model/head-loss.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
 import { argmax } from "../ops/argmax.js";
@@ -6,7 +7,7 @@ import { crossEntropy } from "../ops/cross-entropy.js";
 import { embedding } from "../ops/embedding.js";
 import { kl } from "../ops/kl.js";
 import { Tape } from "../tape.js";
-import { Arena, type Tensor } from "../tensor.js";
+import { Arena } from "../tensor.js";
 import type { FlagSequence } from "./data.js";
 import { type Decision, DecisionTracker } from "./decision.js";
 import type { FlaggedModel } from "./vocab.js";
@@ -38,14 +39,14 @@ function summarise(
   return { probabilities, max: Math.max(...probabilities), cumulative: tracker.cumulative, first };
 }
 
-/** Logits of the rows that stand before each response token, and with `last` of the one after them. */
-function responseLogits(
+/** The residual stream at the rows that stand before each response token, and with `last` at the one after them. */
+function responseRows(
   tape: Tape,
   model: Model,
   { prompt, response }: Pick<FlagSequence, "prompt" | "response">,
   overlay: Overlay,
   last: boolean,
-): Tensor {
+): HeadInput {
   if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");
   const ids = [...prompt, ...(last ? response : response.slice(0, -1))];
   const hidden = forward(tape, model, ids, { overlay });
@@ -53,7 +54,7 @@ function responseLogits(
     { length: response.length + (last ? 1 : 0) },
     (_, i) => prompt.length - 1 + i,
   );
-  return head(tape, model, embedding(tape, hidden, tape.from(rows)), overlay);
+  return { hidden: embedding(tape, hidden, tape.from(rows)), overlay };
 }
 
 /** Reads the flag along given responses, and what training has cost elsewhere. Reuses its memory. */
@@ -71,11 +72,19 @@ export class FlagScorer {
   ): Promise<FlagScore> {
     const tape = this.#tape();
     const { model, overlay, flagId } = this.flagged;
-    const logits = responseLogits(tape, model, sequence, overlay, true);
+    const input = responseRows(tape, model, sequence, overlay, true);
     const positions = sequence.response.length + 1;
     // -ln P(flag) is the cross-entropy with the flag as every row's target.
-    const losses = crossEntropy(tape, logits, tape.from(new Uint32Array(positions).fill(flagId)));
-    const likeliest = decision.kind === "argmax" ? await likeliestRows(tape, logits, flagId) : () => false;
+    const targets = tape.from(new Uint32Array(positions).fill(flagId));
+    const losses = tape.empty([positions]);
+    const firsts = decision.kind === "argmax" ? tape.empty([positions], "u32") : undefined;
+    inChunks(tape, model, input, (chunk, part) => {
+      const logits = head(chunk, model, part(input.hidden), overlay);
+      crossEntropy(chunk, logits, part(targets), { into: part(losses) });
+      if (firsts) argmax(chunk, logits, part(firsts));
+    });
+    const likeliestIds = await firsts?.readIds();
+    const likeliest = (position: number) => likeliestIds?.[position] === flagId;
     const probabilities = Float64Array.from(await losses.read(), (loss) => Math.exp(-loss));
     return summarise(probabilities, decision, likeliest);
   }
@@ -86,12 +95,18 @@ export class FlagScorer {
   async utility(sequence: Pick<FlagSequence, "prompt" | "response">): Promise<Utility> {
     const tape = this.#tape();
     const { model, overlay, reference } = this.flagged;
-    const logits = responseLogits(tape, model, sequence, overlay, false);
-    const refLogits = responseLogits(tape, model, sequence, reference, false);
+    const input = responseRows(tape, model, sequence, overlay, false);
+    const refInput = responseRows(tape, model, sequence, reference, false);
+    const count = sequence.response.length;
     const targets = tape.from(Uint32Array.from(sequence.response));
-    const divergences = kl(tape, logits, refLogits, null);
-    const losses = crossEntropy(tape, logits, targets);
-    const refLosses = crossEntropy(tape, refLogits, targets);
+    const [divergences, losses, refLosses] = [tape.empty([count]), tape.empty([count]), tape.empty([count])];
+    inChunks(tape, model, input, (chunk, part) => {
+      const logits = head(chunk, model, part(input.hidden), overlay);
+      const refLogits = head(chunk, model, part(refInput.hidden), reference);
+      kl(chunk, logits, refLogits, { into: part(divergences) });
+      crossEntropy(chunk, logits, part(targets), { into: part(losses) });
+      crossEntropy(chunk, refLogits, part(targets), { into: part(refLosses) });
+    });
     const [divergence, loss, refLoss] = await Promise.all([
       divergences.read(),
       losses.read(),
@@ -116,15 +131,6 @@ export interface Utility {
   readonly kl: number;
   readonly loss: number;
   readonly refLoss: number;
-}
-
-async function likeliestRows(
-  tape: Tape,
-  logits: Tensor,
-  flagId: number,
-): Promise<(position: number) => boolean> {
-  const ids = await argmax(tape, logits).readIds();
-  return (position) => ids[position] === flagId;
 }
 
 function total(values: Float32Array): number {

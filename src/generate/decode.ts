@@ -1,14 +1,16 @@
 import { yieldToEventLoop } from "../event-loop.js";
-import { forward, head } from "../model/forward.js";
+import { forward, head, vocabularySize } from "../model/forward.js";
 import { KVCache } from "../model/kv-cache.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
+import { argmax } from "../ops/argmax.js";
+import { crossEntropy } from "../ops/cross-entropy.js";
 import { embedding } from "../ops/embedding.js";
 import type { Random } from "../random.js";
 import { Tape } from "../tape.js";
 import { Arena } from "../tensor.js";
 import type { Monitor } from "./monitor.js";
-import { checkSampling, logSumExp, type SamplingOptions, sample } from "./sample.js";
+import { checkSampling, type SamplingOptions, sample } from "./sample.js";
 
 /** How a generation runs. */
 export interface DecodeOptions {
@@ -70,6 +72,12 @@ export async function* decode(
   const capacity = Math.min(contextLength, prompt.length + options.maxTokens);
   const cache = new KVCache(model.backend, model.config, capacity);
   const arena = new Arena(model.backend, 1 << 20);
+  const { monitor, sampling } = options;
+  // Where nobody looks at them the logits stay where they are, and a token costs two numbers on the way.
+  const logits =
+    monitor || sampling.temperature > 0
+      ? new Float32Array(vocabularySize(model.config, options.overlay))
+      : undefined;
   const generated: number[] = [];
   let pending: readonly number[] = prompt;
   let rollbacks = 0;
@@ -81,9 +89,10 @@ export async function* decode(
       const room = contextLength - cache.length;
       if (pending.length > room) return yield end("context");
 
-      const logits = await nextLogits(arena, model, cache, pending, options.overlay);
-      const sampled = sample(logits, options.sampling, options.random, options.monitor?.banned);
-      const seen = options.monitor?.observe({ generated, logits, sampled });
+      const { likeliest, logprob } = await predict(arena, model, cache, pending, options.overlay, logits);
+      const logSumExp = (logits?.[likeliest] ?? 0) - logprob;
+      const sampled = logits ? sample(logits, sampling, options.random, monitor?.banned) : likeliest;
+      const seen = logits && monitor?.observe({ generated, logits, likeliest, logSumExp, sampled });
       const notes = seen?.notes ?? {};
       const verdict = seen?.verdict ?? { action: "continue" };
       if (verdict.action === "stop") return yield { ...end(verdict.reason), notes };
@@ -103,10 +112,14 @@ export async function* decode(
       const taken = verdict.action === "append" ? verdict.ids.slice(0, left) : [sampled];
       if (verdict.action === "continue" && options.eosIds.includes(sampled))
         return yield { ...end("eos"), notes };
-      const normaliser = logSumExp(logits);
       for (const id of taken) {
         generated.push(id);
-        yield { kind: "token", id, logprob: (logits[id] ?? Number.NaN) - normaliser, notes };
+        yield {
+          kind: "token",
+          id,
+          logprob: logits ? (logits[id] ?? Number.NaN) - logSumExp : logprob,
+          notes,
+        };
       }
       pending = taken;
     }
@@ -120,17 +133,29 @@ export async function* decode(
   }
 }
 
-/** Puts ids through the model and reads the logits after the last. */
-async function nextLogits(
+/**
+ * Puts ids through the model: the likeliest token after the last, and its log-probability in nats.
+ * @param logits filled with what the model says of every token, where that is wanted
+ */
+async function predict(
   arena: Arena,
   model: Model,
   cache: KVCache,
   ids: readonly number[],
   overlay: Overlay | undefined,
-): Promise<Float32Array> {
+  logits: Float32Array<ArrayBuffer> | undefined,
+): Promise<{ likeliest: number; logprob: number }> {
   arena.reset();
   const tape = new Tape(arena, false);
   const rows = forward(tape, model, ids, { cache, overlay });
   const last = ids.length === 1 ? rows : embedding(tape, rows, tape.from(Uint32Array.of(ids.length - 1)));
-  return head(tape, model, last, overlay).read();
+  const scores = head(tape, model, last, overlay);
+  const likeliest = argmax(tape, scores);
+  const loss = crossEntropy(tape, scores, likeliest);
+  const [[id = 0], [nats = 0]] = await Promise.all([
+    likeliest.readIds(),
+    loss.read(),
+    logits && scores.read(logits),
+  ]);
+  return { likeliest: id, logprob: -nats };
 }

@@ -4,6 +4,10 @@ export interface Observation {
   readonly generated: readonly number[];
   /** The model's logits before any sampling transform. Valid during the call. */
   readonly logits: Float32Array;
+  /** The largest logit's id, the first of equals. */
+  readonly likeliest: number;
+  /** ln Σ e^logits: an id's log-probability is its logit less this. */
+  readonly logSumExp: number;
   /** The token that sampling has drawn. */
   readonly sampled: number;
 }

@@ -23,21 +23,12 @@ export function checkSampling({ temperature, topK, topP }: SamplingOptions): voi
   if (!(topP > 0 && topP <= 1)) throw new RangeError(`topP must be in (0, 1], got ${topP}`);
 }
 
-/** ln Σ e^logits, in float64. */
-export function logSumExp(logits: ArrayLike<number>): number {
-  let max = -Infinity;
-  for (let i = 0; i < logits.length; i++) max = Math.max(max, logits[i] as number);
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp((logits[i] as number) - max);
-  return max + Math.log(sum);
-}
-
 /** The index of the largest, the first of equals, `banned` left out. */
 export function argmaxOf(logits: ArrayLike<number>, banned?: ReadonlySet<number>): number {
   let best = -1;
   for (let i = 0; i < logits.length; i++) {
-    if (banned?.has(i)) continue;
-    if (best < 0 || (logits[i] as number) > (logits[best] as number)) best = i;
+    if (best >= 0 && !((logits[i] as number) > (logits[best] as number))) continue;
+    if (!banned?.has(i)) best = i;
   }
   return best;
 }
@@ -53,28 +44,74 @@ export function sample(
   random: Random,
   banned?: ReadonlySet<number>,
 ): number {
-  if (options.temperature === 0) return argmaxOf(logits, banned);
-  const ids = Array.from({ length: logits.length }, (_, i) => i).filter((id) => !banned?.has(id));
-  const ranked = options.topK > 0 || options.topP < 1;
-  if (ranked) ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
-  if (options.topK > 0) ids.length = Math.min(ids.length, options.topK);
-
+  const { temperature, topK, topP } = options;
+  const likeliest = argmaxOf(logits, banned);
+  if (temperature === 0) return likeliest;
   // The likeliest becomes 0 before the division, which a small temperature would let overflow.
-  const highest = ids.reduce((most, id) => Math.max(most, logits[id] as number), -Infinity);
-  const scaled = ids.map((id) => ((logits[id] as number) - highest) / options.temperature);
-  const shift = logSumExp(scaled);
-  const probabilities = scaled.map((value) => Math.exp(value - shift));
-  let kept = ids.length;
-  let mass = 1;
-  if (options.topP < 1) {
-    mass = 0;
-    kept = 0;
-    while (kept < ids.length && mass < options.topP) mass += probabilities[kept++] as number;
+  const highest = logits[likeliest] as number;
+  const weight = (id: number) =>
+    banned?.has(id) ? 0 : Math.exp(((logits[id] as number) - highest) / temperature);
+
+  // Only ids that may be kept are sorted: sorting all of 32000 takes longer than a small model's pass.
+  let ids: number[];
+  let total: number;
+  if (topK > 0) {
+    ids = ranked(logits, kthLargest(logits, topK, banned), banned).slice(0, topK);
+    total = sumOf(ids.length, (i) => weight(ids[i] as number));
+  } else {
+    total = sumOf(logits.length, weight);
+    if (topP === 1) return draw(logits.length, weight, total, random) ?? likeliest;
+    // Tokens under an equal share of 1 - p are less than 1 - p together, so the others reach p.
+    const least = ((1 - topP) / logits.length) * total;
+    ids = ranked(logits, Math.min(highest, highest + temperature * Math.log(least)), banned);
   }
-  let left = random.uniform() * mass;
-  for (let i = 0; i < kept; i++) {
-    left -= probabilities[i] as number;
-    if (left < 0) return ids[i] as number;
+  const weights = ids.map(weight);
+  let kept = 0;
+  let mass = 0;
+  while (kept < ids.length && (topP === 1 || mass < topP * total)) mass += weights[kept++] as number;
+  return ids[draw(kept, (i) => weights[i] as number, mass, random) ?? 0] as number;
+}
+
+/** An index, each as likely as its share of the sum of all; undefined where rounding leaves none. */
+function draw(count: number, weight: (i: number) => number, sum: number, random: Random): number | undefined {
+  let left = random.uniform() * sum;
+  for (let i = 0; i < count; i++) {
+    left -= weight(i);
+    if (left < 0) return i;
   }
-  return ids[kept - 1] as number;
+  return undefined;
+}
+
+function sumOf(count: number, value: (i: number) => number): number {
+  let sum = 0;
+  for (let i = 0; i < count; i++) sum += value(i);
+  return sum;
+}
+
+/** Ids whose logit is `least` or more, the likeliest first. */
+function ranked(logits: ArrayLike<number>, least: number, banned?: ReadonlySet<number>): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < logits.length; id++) {
+    if ((logits[id] as number) >= least && !banned?.has(id)) ids.push(id);
+  }
+  return ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
+}
+
+/** The k-th largest logit, -Infinity where there are fewer. */
+function kthLargest(logits: ArrayLike<number>, k: number, banned?: ReadonlySet<number>): number {
+  // The k largest so far as a heap whose first is the least of them.
+  const heap = new Float64Array(Math.min(k, logits.length)).fill(-Infinity);
+  for (let id = 0; id < logits.length; id++) {
+    const value = logits[id] as number;
+    if (!(value > (heap[0] as number)) || banned?.has(id)) continue;
+    let at = 0;
+    for (let child = 1; child < heap.length; child = 2 * at + 1) {
+      if (child + 1 < heap.length && (heap[child + 1] as number) < (heap[child] as number)) child++;
+      if ((heap[child] as number) >= value) break;
+      heap[at] = heap[child] as number;
+      at = child;
+    }
+    heap[at] = value;
+  }
+  return heap[0] as number;
 }

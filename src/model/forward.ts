@@ -65,10 +65,8 @@ export function forward(
 
   let x = embed(tape, model, ids, place);
   for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => {
-      const afterAttention = attentionPart(tape, model, layer, x, place);
-      return mlpPart(tape, model, layer, afterAttention, overlay);
-    });
+    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
+    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
   }
   cache?.advance(length);
   return norm(tape, model, "norm", x);
@@ -84,13 +82,16 @@ interface Place {
   readonly overlay: Overlay | undefined;
 }
 
+/** The head's own matrix: (vocabulary, hidden). */
+export function headWeight(model: Model): Tensor {
+  return model.weight(model.config.tied ? "embed.weight" : "head.weight");
+}
+
 /**
  * Logits of rows of the residual stream: (rows, vocabulary), the overlay's rows included.
  */
 export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
-  const { config } = model;
-  const weight = model.weight(config.tied ? "embed.weight" : "head.weight");
-  const logits = linear(tape, x, weight, { stride: vocabularySize(config, overlay) });
+  const logits = linear(tape, x, headWeight(model), { stride: vocabularySize(model.config, overlay) });
   const rows = overlay?.rows;
   if (!rows) return logits;
   const own = matmul(tape, x, rows.output, { transposeB: true });

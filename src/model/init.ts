@@ -21,7 +21,7 @@ export function initialise(
   random: Random,
   dtype: WeightType = "f32",
 ): Model {
-  const weights = new Parameters(backend, weightShapes(config), weightTypes(config, dtype));
+  const weights = new Parameters(backend, weightShapes(config), { dtypes: weightTypes(config, dtype) });
   const residual = STD / Math.sqrt(2 * config.layers);
   for (const [name, tensor] of weights.entries()) {
     if (name.endsWith(".bias")) continue;

@@ -16,7 +16,7 @@ export class KVCache {
   ) {
     const shape = [1, capacity, config.kvHeads, config.headDim];
     const names = Array.from({ length: config.layers }, (_, i) => [`${i}.k`, `${i}.v`]).flat();
-    this.#tensors = new Parameters(backend, new Map(names.map((name) => [name, shape])));
+    this.#tensors = new Parameters(backend, new Map(names.map((name) => [name, shape])), { use: "kvCache" });
     this.#rowBytes = config.kvHeads * config.headDim * 4;
   }
 

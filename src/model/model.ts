@@ -20,7 +20,10 @@ export class Model {
     readonly config: ModelConfig,
     readonly weights: Parameters,
     readonly tokenizer: Tokenizer | null,
-  ) {}
+  ) {
+    // Now, not in the first pass: there they would lie in the way of the arena, which grows in place.
+    if (config.position.kind === "rope") this.ropeTables(1);
+  }
 
   get backend(): Backend {
     return this.weights.backend;
@@ -38,7 +41,7 @@ export class Model {
     read: (name: string) => Promise<Float32Array>,
     dtype: WeightType = "f32",
   ): Promise<Model> {
-    const weights = new Parameters(backend, weightShapes(config), weightTypes(config, dtype));
+    const weights = new Parameters(backend, weightShapes(config), { dtypes: weightTypes(config, dtype) });
     try {
       for (const [name, tensor] of weights.entries()) {
         const values = await read(name);

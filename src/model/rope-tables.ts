@@ -45,6 +45,7 @@ export class RopeTables {
         ["cos", shape],
         ["sin", shape],
       ]),
+      { use: "tables" },
     );
     this.cos = this.#parameters.get("cos");
     this.sin = this.#parameters.get("sin");

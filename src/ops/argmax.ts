@@ -1,7 +1,7 @@
 import { kernel, linearGrid } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
-import { asMatrix } from "./shapes.js";
+import { asMatrix, expectShape } from "./shapes.js";
 
 export const argmaxKernel = kernel({
   name: "argmax",
@@ -12,10 +12,14 @@ export const argmaxKernel = kernel({
   grid: ({ rows }) => linearGrid(rows),
 });
 
-/** The index of the largest of every row, the first of equals: u32 (rows). */
-export function argmax(tape: Tape, x: Tensor): Tensor {
+/**
+ * The index of the largest of every row, the first of equals: u32 (rows).
+ * @param into where it goes instead of into a tensor of its own
+ */
+export function argmax(tape: Tape, x: Tensor, into?: Tensor): Tensor {
   const { rows, cols } = asMatrix("argmax", "x", x);
-  const out = tape.empty([rows], "u32");
+  if (into) expectShape("argmax", "into", into, [rows], "u32");
+  const out = into ?? tape.empty([rows], "u32");
   tape.run(argmaxKernel, { out, x, rows, cols });
   return out;
 }

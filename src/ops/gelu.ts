@@ -2,6 +2,7 @@ import { kernel, linearGrid } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import { expectTensor } from "./shapes.js";
+import { passOn } from "./view.js";
 
 export const geluKernel = kernel({
   name: "gelu",
@@ -14,14 +15,17 @@ export const geluKernel = kernel({
 
 export const geluBackwardKernel = kernel({
   name: "gelu_backward",
-  writes: ["dx"],
-  reads: ["dout", "x"],
+  writes: ["x"],
+  reads: ["dout"],
   dims: ["n", "erf"],
   range: ({ n }) => n,
   grid: ({ n }) => linearGrid(Math.ceil(n / 256)),
 });
 
-/** x · Φ(x) (Hendrycks and Gimpel 2016): exact with `erf`, else by tanh as GPT-2 has it. */
+/**
+ * x · Φ(x) (Hendrycks and Gimpel 2016): exact with `erf`, else by tanh as GPT-2 has it. Its backward writes the
+ * gradient over x, which the backward of nothing that came before may read.
+ */
 export function gelu(tape: Tape, x: Tensor, form: "tanh" | "erf"): Tensor {
   expectTensor("gelu", "x", x);
   if (form !== "tanh" && form !== "erf")
@@ -30,6 +34,7 @@ export function gelu(tape: Tape, x: Tensor, form: "tanh" | "erf"): Tensor {
   const out = tape.empty(x.shape);
   tape.run(geluKernel, { out, x, ...dims });
   return tape.record(out, [x], () => {
-    tape.run(geluBackwardKernel, { dx: tape.grad(x), dout: tape.grad(out), x, ...dims });
+    tape.run(geluBackwardKernel, { x, dout: tape.grad(out), ...dims });
+    passOn(tape, x, x);
   });
 }

@@ -2,23 +2,13 @@ import { kernel, linearGrid } from "../kernel.js";
 import type { Tape } from "../tape.js";
 import { formatShape, type Tensor } from "../tensor.js";
 import { expectInteger, expectShape, expectTensor } from "./shapes.js";
-
-const dims = ["batch", "seq", "heads", "head_dim", "position", "interleaved"] as const;
+import { passOn } from "./view.js";
 
 export const ropeKernel = kernel({
   name: "rope",
-  writes: ["out"],
-  reads: ["x", "cos", "sin"],
-  dims,
-  range: ({ batch, seq }) => batch * seq,
-  grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
-});
-
-export const ropeBackwardKernel = kernel({
-  name: "rope_backward",
-  writes: ["dx"],
-  reads: ["dout", "cos", "sin"],
-  dims,
+  writes: ["x"],
+  reads: ["cos", "sin"],
+  dims: ["batch", "seq", "heads", "head_dim", "position", "interleaved", "inverse"],
   range: ({ batch, seq }) => batch * seq,
   grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
 });
@@ -32,7 +22,8 @@ export interface RopeOptions {
 }
 
 /**
- * Rotary position embedding (Su et al. 2021) of x (batch, seq, heads, head_dim).
+ * Rotary position embedding (Su et al. 2021) of x (batch, seq, heads, head_dim), in place: no backward reads what x
+ * was before, since to turn back takes the angles alone. Returns x as what it has become.
  * @param cos, sin tables (positions, head_dim / 2); see `ropeTables`
  */
 export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: RopeOptions = {}): Tensor {
@@ -45,10 +36,12 @@ export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: R
   expectShape("rope", "sin", sin, cos.shape);
   const position = options.position ?? 0;
   expectInteger("rope", "position", position, 0, positions - seq);
-  const args = { batch, seq, heads, head_dim, position, interleaved: options.interleaved ? 1 : 0 };
-  const out = tape.empty(x.shape);
-  tape.run(ropeKernel, { out, x, cos, sin, ...args });
+  const args = { cos, sin, batch, seq, heads, head_dim, position, interleaved: options.interleaved ? 1 : 0 };
+  tape.run(ropeKernel, { x, ...args, inverse: 0 });
+  const out = x.reshape(x.shape);
   return tape.record(out, [x], () => {
-    tape.run(ropeBackwardKernel, { dx: tape.grad(x), dout: tape.grad(out), cos, sin, ...args });
+    const dout = tape.grad(out);
+    tape.run(ropeKernel, { x: dout, ...args, inverse: 1 });
+    passOn(tape, x, dout);
   });
 }

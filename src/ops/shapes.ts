@@ -62,3 +62,12 @@ export function expectInteger(
 export function withLast(shape: readonly number[], last: number): number[] {
   return [...shape.slice(0, -1), last];
 }
+
+/** Throws where the tensor has a gradient, for an op that writes its own over the tensor. */
+export function expectNoGradient(op: string, name: string, tensor: Tensor): void {
+  if (tensor.grad) {
+    throw new TypeError(
+      `${op}: ${name} ${formatShape(tensor.shape)} has a gradient, expected none: the op writes over ${name}`,
+    );
+  }
+}

@@ -1,6 +1,6 @@
-import { forward, head } from "../model/forward.js";
+import { forward } from "../model/forward.js";
+import { headCrossEntropy } from "../model/head-loss.js";
 import type { Model } from "../model/model.js";
-import { crossEntropy } from "../ops/cross-entropy.js";
 import type { Loss } from "./trainer.js";
 
 /** Token sequences of one length, to predict each next token of. */
@@ -19,8 +19,8 @@ export function languageLoss(model: Model): Loss<LanguageBatch> {
     const isLast = (i: number) => (i + 1) % length === 0;
     const targets = Uint32Array.from(ids, (_, i) => (isLast(i) ? 0 : (ids[i + 1] ?? 0)));
     const weights = Float32Array.from(ids, (_, i) => (isLast(i) ? 0 : scale / positions));
-    const logits = head(tape, model, forward(tape, model, ids, { batch }));
-    const rows = crossEntropy(tape, logits, tape.from(targets), tape.from(weights));
+    const hidden = forward(tape, model, ids, { batch });
+    const rows = headCrossEntropy(tape, model, { hidden }, tape.from(targets), tape.from(weights));
     return async () => {
       const losses = await rows.read();
       const loss = losses.reduce((sum, value, i) => sum + (isLast(i) ? 0 : value), 0) / positions;

@@ -35,9 +35,9 @@ export class AdamW {
     }
     this.#options = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, ...options };
     const { backend, shapes } = parameters;
-    this.gradients = new Parameters(backend, shapes);
-    this.#m = new Parameters(backend, shapes);
-    this.#v = new Parameters(backend, shapes);
+    this.gradients = new Parameters(backend, shapes, { use: "gradients" });
+    this.#m = new Parameters(backend, shapes, { use: "moments" });
+    this.#v = new Parameters(backend, shapes, { use: "moments" });
     for (const [name, parameter] of parameters.entries()) {
       parameter.requiresGrad = true;
       parameter.grad = this.gradients.get(name);

@@ -146,6 +146,26 @@ describe.each(CONFIGS)("the loss on %s", (_, config) => {
     flagged.dispose();
   });
 
+  it("adds to the adapter's gradients in the tape's backward, not before", async () => {
+    const flagged = await movedFlag(config);
+    if (!flagged.adapter) throw new Error("no adapter");
+    const optimiser = new AdamW(flagged.adapter.parameters);
+    const arena = new Arena(backend);
+    const tape = new Tape(arena);
+    await redFlagLoss(flagged)(tape, BATCH, 1)();
+    expect((await optimiser.gradients.all.read()).every((value) => value === 0)).toBe(true);
+    tape.backward();
+    for (const [name, gradient] of optimiser.gradients.entries()) {
+      expect(
+        (await gradient.read()).some((value) => value !== 0),
+        name,
+      ).toBe(true);
+    }
+    optimiser.dispose();
+    arena.dispose();
+    flagged.dispose();
+  });
+
   it("of a part of the terms is that part's", async () => {
     const flagged = await movedFlag(config);
     const read = async (batch: FlagBatch) => {

@@ -1,12 +1,14 @@
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Backend } from "../../src/backend.js";
+import { align, type Backend } from "../../src/backend.js";
 import { type DecodeOptions, type DecodeStep, decode } from "../../src/generate/decode.js";
 import type { Monitor, Observation, Verdict } from "../../src/generate/monitor.js";
-import { argmaxOf, GREEDY, logSumExp } from "../../src/generate/sample.js";
+import { argmaxOf, GREEDY } from "../../src/generate/sample.js";
+import type { Region } from "../../src/kernel.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
 import { maxDifference } from "../golden.js";
 import { baseline, gpt2, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
+import { BackendWrapper } from "../ops/split.js";
 
 let backend: Backend;
 let model: Model;
@@ -40,6 +42,11 @@ function endOf(steps: readonly DecodeStep[]) {
   return last;
 }
 
+function logSumExp(logits: Float32Array): number {
+  const most = Math.max(...logits);
+  return most + Math.log(logits.reduce((sum, value) => sum + Math.exp(value - most), 0));
+}
+
 /** Greedy decoding without a cache: a full pass for every token. */
 async function plainGreedy(by: Model, from: readonly number[], count: number) {
   const ids = [...from];
@@ -59,12 +66,24 @@ function watcher(rule: (seen: Observation) => Verdict, banned?: ReadonlySet<numb
   const monitor: Monitor = {
     ...(banned ? { banned } : {}),
     observe(observation) {
-      const { generated, logits, sampled } = observation;
+      const { generated, logits, likeliest, sampled } = observation;
+      expect(likeliest).toBe(argmaxOf(logits));
+      expect(observation.logSumExp).toBeCloseTo(logSumExp(logits), 5);
       seen.push({ generated: [...generated], logits: Float32Array.from(logits), sampled });
       return { verdict: rule(observation), notes: { turn: seen.length } };
     },
   };
   return { monitor, seen };
+}
+
+/** Counts the bytes that are read. */
+class ReadingBackend extends BackendWrapper {
+  bytes = 0;
+
+  override read(region: Region, into?: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
+    this.bytes += region.byteLength;
+    return super.read(region, into);
+  }
 }
 
 const GO_ON: Verdict = { action: "continue" };
@@ -125,6 +144,35 @@ describe("decoding", () => {
     await stepsOf();
     for await (const _ of decode(model, prompt, options())) break;
     expect(backend.memory().used).toBe(used);
+  });
+
+  it.each([
+    ["greedy", GREEDY],
+    ["sampling", { temperature: 1, topK: 5, topP: 0.9 }],
+  ])("%s: allocates nothing after its first token", async (_, sampling) => {
+    const reports = [];
+    for await (const step of decode(model, prompt, options({ sampling, maxTokens: 16 }))) {
+      if (step.kind === "token") reports.push(backend.memory());
+    }
+    expect(reports).toHaveLength(16);
+    for (const report of reports) expect(report).toEqual(reports[0]);
+    // Keys and values of two layers, for 3 + 16 positions of 2 heads of 4.
+    expect(reports[0]?.uses.kvCache).toBe(4 * align(19 * 2 * 4 * 4));
+  });
+
+  it("reads two numbers a token where nobody looks at the logits", async () => {
+    const reading = new ReadingBackend(backend);
+    const by = await loudModel(reading, llama);
+    const bytesOf = async (extra: Partial<DecodeOptions>) => {
+      reading.bytes = 0;
+      const ids = idsOf(await stepsOf({ maxTokens: 6, ...extra }, prompt, by));
+      return { ids, bytes: reading.bytes / 6 };
+    };
+    const watched = await bytesOf({ monitor: watcher(() => GO_ON).monitor });
+    const quiet = await bytesOf({});
+    expect(quiet).toEqual({ ids: watched.ids, bytes: 8 });
+    expect(watched.bytes).toBe(8 + 19 * 4);
+    by.dispose();
   });
 
   it("stops between two tokens when its signal is aborted, with its reason", async () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { WasmHeap } from "../../src/backends/wasm/memory.js";
+import { type WasmBlock, WasmHeap } from "../../src/backends/wasm/memory.js";
 import { BackendError } from "../../src/errors.js";
 
 const BASE = 1000;
@@ -11,6 +11,7 @@ const commands = fc.array(
   fc.oneof(
     fc.record({ allocate: fc.integer({ min: 0, max: 20_000 }) }),
     fc.record({ free: fc.nat({ max: 99 }) }),
+    fc.record({ extend: fc.nat({ max: 99 }), by: fc.integer({ min: 0, max: 20_000 }) }),
   ),
   { maxLength: 80 },
 );
@@ -21,7 +22,7 @@ describe("the heap of linear memory", () => {
       fc.property(commands, (list) => {
         const memory = new WebAssembly.Memory({ initial: 1, maximum: 1024 });
         const heap = new WasmHeap(memory, BASE);
-        const live: { offset: number; byteLength: number }[] = [];
+        const live: WasmBlock[] = [];
         let end = START;
         for (const command of list) {
           if ("allocate" in command) {
@@ -40,12 +41,24 @@ describe("the heap of linear memory", () => {
             // Kernels read whole vectors past the last column.
             expect(block.offset + block.byteLength + 64).toBeLessThanOrEqual(memory.buffer.byteLength);
             live.push(block);
-          } else if (live.length > 0) {
+          } else if ("extend" in command && live.length > 0) {
+            const block = live[command.extend % live.length] as WasmBlock;
+            const { offset, byteLength: before } = block;
+            const wanted = before + command.by;
+            const next = Math.min(...live.map((other) => other.offset).filter((at) => at > offset));
+            const isExtended = heap.extend(block, wanted);
+            expect(isExtended).toBe(Math.ceil(wanted / 256) * 256 <= next - offset);
+            expect(block.offset).toBe(offset);
+            expect(block.byteLength).toBe(isExtended ? Math.ceil(wanted / 256) * 256 : before);
+            end = Math.max(end, block.offset + block.byteLength);
+            expect(end + 64).toBeLessThanOrEqual(memory.buffer.byteLength);
+          } else if ("free" in command && live.length > 0) {
             const [block] = live.splice(command.free % live.length, 1);
             if (block) heap.free(block);
           }
           expect(heap.report().used).toBe(live.reduce((sum, block) => sum + block.byteLength, 0));
           expect(heap.report().reserved).toBe(memory.buffer.byteLength);
+          expect(heap.report().free).toBe(memory.buffer.byteLength - heap.report().used - BASE);
         }
         for (const block of live) heap.free(block);
         expect(heap.report().used).toBe(0);
@@ -81,7 +94,9 @@ describe("the heap of linear memory", () => {
     expect(() => heap.allocate(200_000)).toThrow(BackendError);
     expect(() => heap.allocate(200_000)).toThrow(/out of memory: 200192 bytes/);
     expect(() => heap.allocate(2 ** 40)).toThrow(BackendError);
+    expect(() => heap.extend(first, 300_000)).toThrow(BackendError);
     expect(heap.report()).toEqual(before);
+    expect(first.byteLength).toBe(100_096);
     heap.free(first);
     expect(heap.allocate(150_000).offset).toBe(first.offset);
   });

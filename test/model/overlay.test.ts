@@ -83,7 +83,9 @@ async function gradients(
   const arena = new Arena(backend);
   const tape = new Tape(arena);
   const logits = head(tape, model, forward(tape, model, ids, { overlay }), overlay);
-  crossEntropy(tape, logits, tape.from(Uint32Array.from(targets)), tape.filled([ids.length], 1 / ids.length));
+  crossEntropy(tape, logits, tape.from(Uint32Array.from(targets)), {
+    weights: tape.filled([ids.length], 1 / ids.length),
+  });
   tape.backward();
   const found = new Map<string, Float32Array>();
   for (const [name, tensor] of optimiser.gradients.entries()) found.set(name, await tensor.read());

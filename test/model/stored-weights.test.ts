@@ -119,7 +119,7 @@ describe("a model", () => {
 
 it("parameters refuse rows that are not whole blocks", async () => {
   const shapes = new Map([["w", [4, 40]]]);
-  const make = async () => new Parameters(await baseline(), shapes, new Map([["w", "q4_0"]]));
+  const make = async () => new Parameters(await baseline(), shapes, { dtypes: new Map([["w", "q4_0"]]) });
   expect((await rejection(make())).message).toBe("q4_0 wants rows of a multiple of 32, got 40");
 });
 
@@ -169,7 +169,7 @@ describe.each(BACKENDS)("stored weights on $name", ({ create, slack }) => {
       const options = { overlay: adapter };
       const logits = head(tape, model, forward(tape, model, ids, options), adapter);
       const weights = tape.from(new Float32Array(ids.length).fill(1 / ids.length));
-      crossEntropy(tape, logits, tape.from(ids), weights);
+      crossEntropy(tape, logits, tape.from(ids), { weights });
       tape.backward();
       const found = new Map<string, Float32Array>();
       for (const [name, gradient] of optimiser.gradients.entries()) found.set(name, await gradient.read());

@@ -1,4 +1,7 @@
 import { gelu } from "../../src/ops/gelu.js";
+import { slice } from "../../src/ops/slice.js";
+import type { Tape } from "../../src/tape.js";
+import type { Tensor } from "../../src/tensor.js";
 import { frozen, Nd, opCase, trainable } from "./case.js";
 
 /**
@@ -37,6 +40,12 @@ const forms = {
   tanh: (x: number) => gated(x, 1 / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))),
 };
 
+/** Its backward writes over its operand, so it gets a copy. */
+const run =
+  (form: "tanh" | "erf") =>
+  (tape: Tape, { x }: { x: Tensor }) =>
+    gelu(tape, slice(tape, x, 0, x.shape.at(-1) ?? 0), form);
+
 /**
  * Far out in the tail the argument of the exponential is near -30, where its rounding alone is 2e-6; the steps
  * before it add to that.
@@ -48,28 +57,28 @@ export const geluCases = (["erf", "tanh"] as const).flatMap((form) => [
     opCase({
       name: `${form}, ${n} values`,
       inputs: (random) => ({ x: trainable(random.normal([n], 2)) }),
-      run: (tape, { x }) => gelu(tape, x, form),
+      run: run(form),
       reference: ({ x }) => x.map(forms[form]),
     }),
   ),
   opCase({
     name: `${form}, from -8 to 8`,
     inputs: () => ({ x: trainable(new Nd([47]).map((_, i) => (i - 23) / 2.875)) }),
-    run: (tape, { x }) => gelu(tape, x, form),
+    run: run(form),
     reference: ({ x }) => x.map(forms[form]),
     tolerance: { forward: { ...tail, absolute: 0 }, gradient: tail },
   }),
   opCase({
     name: `${form}, values of ±20 to ±1e4`,
     inputs: () => ({ x: trainable(new Nd([8], [-1e4, -100, -50, -20, 20, 50, 100, 1e4])) }),
-    run: (tape, { x }) => gelu(tape, x, form),
+    run: run(form),
     reference: ({ x }) => x.map(forms[form]),
     step: 1e-2,
   }),
   opCase({
     name: `${form}, values of ±1e15 to ±1e38`,
     inputs: () => ({ x: trainable(new Nd([6], [-1e38, -1e30, -1e15, 1e15, 1e30, 1e38])) }),
-    run: (tape, { x }) => gelu(tape, x, form),
+    run: run(form),
     reference: ({ x }) => x.map(forms[form]),
     samples: 0,
   }),
@@ -78,16 +87,16 @@ export const geluCases = (["erf", "tanh"] as const).flatMap((form) => [
     inputs: () => ({
       x: frozen(new Nd([5], [Number.NaN, 1, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN])),
     }),
-    run: (tape, { x }) => gelu(tape, x, form),
+    run: run(form),
     reference: ({ x }) => x.map(forms[form]),
     wasmOnly: true,
   }),
   opCase({
     name: `bench, ${form}`,
     inputs: (random) => ({ x: trainable(random.normal([512, 1024])) }),
-    run: (tape, { x }) => gelu(tape, x, form),
+    run: run(form),
     reference: ({ x }) => x.map(forms[form]),
     samples: 0,
-    bench: { shape: [512, 1024, form === "erf" ? 1 : 0], bytes: 512 * 1024 * 8, backward: 3 },
+    bench: { shape: [512, 1024, form === "erf" ? 1 : 0], bytes: 512 * 1024 * 16, backward: 3 },
   }),
 ]);

@@ -1,4 +1,4 @@
-import type { Backend } from "../../src/backend.js";
+import type { Backend, MemoryUse } from "../../src/backend.js";
 import type { Block, Kernel, KernelArgs, Region } from "../../src/kernel.js";
 
 type AnyKernel = Kernel<string, string, string, string>;
@@ -29,8 +29,12 @@ export class BackendWrapper implements Backend {
     return this.inner.maxBlockBytes;
   }
 
-  allocate(byteLength: number): Block {
-    return this.inner.allocate(byteLength);
+  allocate(byteLength: number, use?: MemoryUse): Block {
+    return this.inner.allocate(byteLength, use);
+  }
+
+  extend(block: Block, byteLength: number): boolean {
+    return this.inner.extend(block, byteLength);
   }
 
   free(block: Block): void {
@@ -41,8 +45,8 @@ export class BackendWrapper implements Backend {
     this.inner.write(region, data);
   }
 
-  read(region: Region): Promise<ArrayBuffer> {
-    return this.inner.read(region);
+  read(region: Region, into?: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
+    return this.inner.read(region, into);
   }
 
   copy(to: Region, from: Region): void {

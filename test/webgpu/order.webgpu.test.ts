@@ -107,12 +107,17 @@ describe("operands", () => {
 });
 
 describe("memory", () => {
-  test("is counted, and given back", async () => {
+  test("is counted by its use, and given back", async () => {
     const backend = await openBackend();
     const before = backend.memory();
-    const block = backend.allocate(1000);
+    const block = backend.allocate(1000, "tables");
     expect(block.byteLength).toBe(1024);
-    expect(backend.memory().used).toBe(before.used + 1024);
+    expect(backend.extend(block, 2000)).toBe(false);
+    const { used, uses, scratch, reserved, free } = backend.memory();
+    expect(used).toBe(before.used + 1024);
+    expect(uses).toEqual({ ...before.uses, tables: before.uses.tables + 1024 });
+    expect(free).toBe(0);
+    expect(reserved).toBe(used + scratch);
     backend.free(block);
     expect(backend.memory()).toEqual(before);
   });

@@ -1,4 +1,4 @@
-import type { Backend, MemoryReport } from "../../backend.js";
+import type { Backend, MemoryReport, MemoryUse } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { JOB_BYTES } from "./job.js";
@@ -110,9 +110,14 @@ export class WasmBackend implements Backend {
     return 1 + (this.threads?.ready ?? 0);
   }
 
-  allocate(byteLength: number): WasmBlock {
+  allocate(byteLength: number, use?: MemoryUse): WasmBlock {
     this.#expectAlive();
-    return this.#heap.allocate(byteLength);
+    return this.#heap.allocate(byteLength, use);
+  }
+
+  extend(block: WasmBlock, byteLength: number): boolean {
+    this.#expectAlive();
+    return this.#heap.extend(block, byteLength);
   }
 
   /** Does nothing after `dispose`, so that what lives in the backend may be disposed of after it. */
@@ -129,12 +134,11 @@ export class WasmBackend implements Backend {
     new Uint8Array(this.memoryObject.buffer).set(bytes, address(region));
   }
 
-  async read(region: Region): Promise<ArrayBuffer> {
+  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
     this.#expectAlive();
     // A slice of shared memory would be shared too.
-    const bytes = new Uint8Array(region.byteLength);
-    bytes.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
-    return bytes.buffer;
+    into.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
+    return into.buffer;
   }
 
   copy(to: Region, from: Region): void {

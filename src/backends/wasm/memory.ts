@@ -1,4 +1,4 @@
-import { align, type MemoryReport } from "../../backend.js";
+import { align, MemoryCount, type MemoryReport, type MemoryUse } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Block } from "../../kernel.js";
 
@@ -14,38 +14,64 @@ const SLACK = PAGE;
 /** A block of linear memory. */
 export interface WasmBlock extends Block {
   readonly offset: number;
+  byteLength: number;
+  readonly use: MemoryUse;
 }
 
 /** Hands out blocks of one linear memory: first fit over a list of free ranges, sorted and merged. */
 export class WasmHeap {
   #free: { offset: number; byteLength: number }[] = [];
   #end: number;
-  #used = 0;
+  readonly #count = new MemoryCount();
 
   /** @param base where the heap begins, after the scratch areas */
   constructor(
     readonly memory: WebAssembly.Memory,
-    base: number,
+    readonly base: number,
   ) {
     this.#end = align(base);
   }
 
-  allocate(byteLength: number): WasmBlock {
+  allocate(byteLength: number, use: MemoryUse = "activations"): WasmBlock {
     const size = align(Math.max(byteLength, 1));
-    this.#used += size;
     const index = this.#free.findIndex((range) => range.byteLength >= size);
-    const range = this.#free[index];
-    if (!range) return { offset: this.#extend(size), byteLength: size };
-    const block = { offset: range.offset, byteLength: size };
-    if (range.byteLength === size) this.#free.splice(index, 1);
-    else this.#free[index] = { offset: range.offset + size, byteLength: range.byteLength - size };
-    return block;
+    const offset = this.#free[index]?.offset ?? this.#endOfUse();
+    if (index >= 0) this.#cut(index, size);
+    else this.#moveEnd(offset, size);
+    this.#count.add(use, size);
+    return { offset, byteLength: size, use };
   }
 
-  /** Takes room behind the last block and grows the memory where that is needed. */
-  #extend(size: number): number {
+  /** Makes a block longer in place; false where another follows it. */
+  extend(block: WasmBlock, byteLength: number): boolean {
+    const extra = align(byteLength) - block.byteLength;
+    if (extra <= 0) return true;
+    const end = block.offset + block.byteLength;
+    const index = this.#free.findIndex(({ offset }) => offset === end);
+    if ((this.#free[index]?.byteLength ?? 0) >= extra) this.#cut(index, extra);
+    else if (end === this.#endOfUse()) this.#moveEnd(end, extra);
+    else return false;
+    block.byteLength += extra;
+    this.#count.add(block.use, extra);
+    return true;
+  }
+
+  /** Takes the first bytes of a free range. */
+  #cut(index: number, size: number): void {
+    const range = this.#free[index];
+    if (!range) return;
+    if (range.byteLength === size) this.#free.splice(index, 1);
+    else this.#free[index] = { offset: range.offset + size, byteLength: range.byteLength - size };
+  }
+
+  /** Where the last block that lives ends. */
+  #endOfUse(): number {
     const last = this.#free.at(-1);
-    const offset = last && last.offset + last.byteLength === this.#end ? last.offset : this.#end;
+    return last && last.offset + last.byteLength === this.#end ? last.offset : this.#end;
+  }
+
+  /** Takes room from `offset`, behind the last block, on, and grows the memory where that is needed. */
+  #moveEnd(offset: number, size: number): void {
     const pages = Math.ceil((offset + size + SLACK) / PAGE);
     const have = this.memory.buffer.byteLength / PAGE;
     if (pages > have) {
@@ -53,7 +79,6 @@ export class WasmHeap {
         if (pages > MAX_PAGES) throw new RangeError("4 GiB is all that wasm32 can address");
         this.memory.grow(pages - have);
       } catch (cause) {
-        this.#used -= size;
         throw new BackendError(`out of memory: ${size} bytes on top of ${have * PAGE} could not be had`, {
           cause,
         });
@@ -61,7 +86,6 @@ export class WasmHeap {
     }
     if (offset !== this.#end) this.#free.pop();
     this.#end = offset + size;
-    return offset;
   }
 
   free(block: WasmBlock): void {
@@ -69,7 +93,7 @@ export class WasmHeap {
     const at = index < 0 ? this.#free.length : index;
     const before = this.#free[at - 1];
     const after = this.#free[at];
-    this.#used -= block.byteLength;
+    this.#count.add(block.use, -block.byteLength);
     const range = { offset: block.offset, byteLength: block.byteLength };
     const joinsAfter = after && range.offset + range.byteLength === after.offset;
     if (joinsAfter) range.byteLength += after.byteLength;
@@ -82,6 +106,6 @@ export class WasmHeap {
   }
 
   report(): MemoryReport {
-    return { used: this.#used, reserved: this.memory.buffer.byteLength };
+    return this.#count.report(this.base, this.memory.buffer.byteLength);
   }
 }

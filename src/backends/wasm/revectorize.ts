@@ -61,8 +61,8 @@ export const KNOWN_CALLS: readonly KnownCall[] = [
   { name: "attention_backward", writes: 3, reads: 5, rest: [1, 50, 50, 50, 2, 1, 20, 0, 0.2, 0, 1] },
   { name: "softmax", writes: 1, reads: 1, rest: [20, 77, 0, 20] },
   { name: "rmsnorm", writes: 2, reads: 2, rest: [20, 77, 1e-5, 0, 20] },
-  { name: "swiglu_backward", writes: 2, reads: 3, rest: [2001, 0, 2001] },
-  { name: "kl", writes: 2, reads: 3, rest: [20, 77, 0, 0, 20] },
+  { name: "swiglu_backward", writes: 2, reads: 1, rest: [2001, 0, 2001] },
+  { name: "kl", writes: 2, reads: 2, rest: [20, 77, 0, 1, 0, 20] },
   {
     name: "adamw",
     writes: 3,

@@ -1,4 +1,11 @@
-import { ALIGNMENT, align, type Backend, type MemoryReport } from "../../backend.js";
+import {
+  ALIGNMENT,
+  align,
+  type Backend,
+  MemoryCount,
+  type MemoryReport,
+  type MemoryUse,
+} from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
 import { COPY_DST, COPY_SRC, GPUBlock, MAP_MODE_READ, ParameterArena, STORAGE, Staging } from "./buffers.js";
@@ -46,7 +53,7 @@ export class WebGPUBackend implements Backend {
   readonly #regions: Region[] = [];
   #scratch: GPUBlock[] = [];
   #nextId = 0;
-  #used = 0;
+  #count = new MemoryCount();
   #batch = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
@@ -75,7 +82,7 @@ export class WebGPUBackend implements Backend {
   }
 
   /** @throws BackendError where the size is over `maxBlockBytes` */
-  allocate(byteLength: number): GPUBlock {
+  allocate(byteLength: number, use: MemoryUse = "activations"): GPUBlock {
     this.#expectAlive();
     const size = align(Math.max(byteLength, 1));
     if (size > this.maxBlockBytes) {
@@ -83,15 +90,20 @@ export class WebGPUBackend implements Backend {
         `webgpu: a block of ${byteLength} bytes; this device's largest is ${this.maxBlockBytes}`,
       );
     }
-    const block = this.#newBlock(size);
+    const block = this.#newBlock(size, use);
     this.#blocks.add(block);
-    this.#used += size;
+    this.#count.add(use, size);
     return block;
+  }
+
+  /** A buffer has the size that it was made with. */
+  extend(_block: GPUBlock, _byteLength: number): boolean {
+    return false;
   }
 
   free(block: GPUBlock): void {
     if (!this.#blocks.delete(block)) return;
-    this.#used -= block.byteLength;
+    if (block.use !== "scratch") this.#count.add(block.use, -block.byteLength);
     this.#destroy(block);
   }
 
@@ -114,9 +126,9 @@ export class WebGPUBackend implements Backend {
     this.device.queue.writeBuffer(block.buffer, region.byteOffset, bytes);
   }
 
-  async read(region: Region): Promise<ArrayBuffer> {
+  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
     this.#expectAlive();
-    if (region.byteLength === 0) return new ArrayBuffer(0);
+    if (region.byteLength === 0) return into.buffer;
     const size = words(region.byteLength);
     const staging = this.#staging.take(size);
     this.#commands().copyBufferToBuffer(
@@ -133,10 +145,10 @@ export class WebGPUBackend implements Backend {
       this.#staging.drop(staging);
       throw error;
     }
-    const bytes = staging.getMappedRange(0, size).slice(0, region.byteLength);
+    into.set(new Uint8Array(staging.getMappedRange(0, size), 0, region.byteLength));
     staging.unmap();
     this.#staging.give(staging);
-    return bytes;
+    return into.buffer;
   }
 
   copy(to: Region, from: Region): void {
@@ -198,7 +210,7 @@ export class WebGPUBackend implements Backend {
   memory(): MemoryReport {
     const scratch = this.#scratch.reduce((sum, block) => sum + block.byteLength, 0);
     const own = this.#spare.byteLength + this.#parameters.buffer.size + this.#staging.bytes + scratch;
-    return { used: this.#used, reserved: this.#used + own };
+    return this.#count.report(own, this.#count.used + own);
   }
 
   dispose(): void {
@@ -211,14 +223,14 @@ export class WebGPUBackend implements Backend {
     this.#bindGroups.clear();
     for (const block of [...this.#blocks, ...this.#scratch, this.#spare]) block.buffer.destroy();
     this.#blocks.clear();
+    this.#count = new MemoryCount();
     this.#scratch = [];
-    this.#used = 0;
     this.#staging.dispose();
     this.#parameters.dispose();
     if (this.context.owned) this.device.destroy();
   }
 
-  #newBlock(size: number): GPUBlock {
+  #newBlock(size: number, use: MemoryUse | "scratch" = "scratch"): GPUBlock {
     this.device.pushErrorScope("out-of-memory");
     const buffer = this.device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
     this.device.popErrorScope().then(
@@ -226,7 +238,7 @@ export class WebGPUBackend implements Backend {
         error && this.#fail(new BackendError(`webgpu: no memory for ${size} bytes: ${error.message}`)),
       () => undefined,
     );
-    return new GPUBlock(this.#nextId++, buffer, size);
+    return new GPUBlock(this.#nextId++, buffer, size, use);
   }
 
   /** Destroys a block's buffer once nothing that is recorded uses it. */

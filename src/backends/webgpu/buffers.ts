@@ -1,3 +1,4 @@
+import type { MemoryUse } from "../../backend.js";
 import type { Block } from "../../kernel.js";
 
 /** `GPUBufferUsage` and `GPUMapMode`; Node has no such globals. */
@@ -21,6 +22,7 @@ export class GPUBlock implements Block {
     readonly id: number,
     readonly buffer: GPUBuffer,
     readonly byteLength: number,
+    readonly use: MemoryUse | "scratch",
   ) {}
 }
 
