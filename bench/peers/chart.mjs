@@ -101,9 +101,10 @@ export function chart(lines) {
         const own = shown.filter((line) => suiteOf(line) === suite && line.threads === threads);
         if (own.length === 0) continue;
         const { svg, height } = panel(document, suite, own);
-        svg.setAttribute("x", column * WIDTH);
-        svg.setAttribute("y", y);
-        parts.push(svg.outerHTML);
+        // Plot's own style fits its size to a page, which a part of a picture must not do.
+        svg.querySelector("style")?.remove();
+        const attributes = `transform="translate(${column * WIDTH}, ${y})" text-anchor="middle"`;
+        parts.push(`<g ${attributes} font-size="10" fill="currentColor">${svg.innerHTML}</g>`);
         y += height + 10;
       }
     }

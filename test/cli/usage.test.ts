@@ -35,7 +35,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
   score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer"],
-  bench: ["--time", "matmul", "attention", "train", "decode"],
+  bench: ["--time", "--peers", "--chart", "matmul", "attention", "train", "decode"],
 };
 const EVERYWHERE = [
   "--backend",
