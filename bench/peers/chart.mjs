@@ -23,7 +23,7 @@ const COLOURS = {
 const COLUMNS = [["matmul"], ["attention", "train", "decode"]];
 const WIDTH = 470;
 const BAR = 10;
-const MARGIN = { top: 22, right: 70, bottom: 6, left: 150 };
+const MARGIN = { top: 22, right: 50, bottom: 6, left: 170 };
 const GAP = 8;
 const LEGEND_ROW = 18;
 
@@ -73,7 +73,7 @@ function panel(document, suite, lines) {
       Plot.text(data, { x: "share", y: "name", fy: "case", text: "label", textAnchor: "start", dx: 4 }),
       Plot.axisFy({ anchor: "left", textAnchor: "end", frameAnchor: "left", dx: -6, label: null }),
       Plot.text([`${suite}, ${lines[0].unit}, ${threadsOf(lines[0])}`], {
-        ...{ frameAnchor: "top-left", fy: () => cases[0], dy: -18, dx: -MARGIN.left, fontWeight: "bold" },
+        ...{ frameAnchor: "top-left", fy: () => cases[0], dy: -18, dx: 10 - MARGIN.left, fontWeight: "bold" },
       }),
     ],
   });

@@ -15,7 +15,7 @@ await serve(async () => {
       const [transposeA, transposeB] = [bench === "matmul_tn", bench === "matmul_nt"];
       const a = tf.tensor2d(noise(m * k, 0), transposeA ? [k, m] : [m, k]);
       const b = tf.tensor2d(noise(k * n, 1), transposeB ? [n, k] : [k, n]);
-      // Its own transposition inside the product takes 10 to 100 times as long as this (measured).
+      // Its own transposition inside the product takes 5 to 75 times as long as this (measured).
       const plain = (x, isTransposed) => (isTransposed ? tf.transpose(x) : x);
       const product = () => tf.tidy(() => tf.matMul(plain(a, transposeA), plain(b, transposeB)));
       return {
