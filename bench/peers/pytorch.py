@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -9,6 +10,10 @@ THREADS = json.loads(sys.argv[1])["threads"]
 # Before torch is loaded, which reads them once.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = str(THREADS)
+
+# The parent's end is this one's too, without a trace.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 # What libraries print must not stand between the answers.
 answers = os.fdopen(os.dup(1), "w", buffering=1)

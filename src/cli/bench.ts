@@ -151,8 +151,9 @@ async function measureAll(
         able.map(({ contender }) => contender),
         plan,
         (contender, reason) => {
-          if (contender.spec.who === "oriflamme") throw new BackendError(reason);
-          failures.push(`${contenderName(contender.spec)}: ${caseName(benchCase)}: ${reason}`);
+          const failure = `${contenderName(contender.spec)}: ${caseName(benchCase)}: ${reason}`;
+          if (contender.spec.who === "oriflamme") throw new BackendError(failure);
+          failures.push(failure);
         },
       );
       results.push(...found);

@@ -96,9 +96,9 @@ export function peerSpecs(threads: number): ContenderSpec[] {
   }));
 }
 
-/** How to come by a competitor that could not take part. */
+/** How to come by a contender that could not take part. */
 export function installHint({ who }: ContenderSpec): string {
-  return who === "pytorch"
-    ? "set ORIFLAMME_PYTHON to a Python that can import torch"
-    : `the competitors come with ${INSTALL}`;
+  if (who === "limit") return "npm ci brings the compiler that it needs";
+  if (who === "pytorch") return "set ORIFLAMME_PYTHON to a Python that can import torch";
+  return `the competitors come with ${INSTALL}`;
 }

@@ -91,6 +91,8 @@ export function pick(values: ArrayLike<number>, count = 8): number[] {
 /** Answers orders until stdin ends. `start` loads what the contender is made of. */
 export async function serve(start: () => Promise<ServerOptions>): Promise<void> {
   const say = (message: unknown) => process.stdout.write(`${JSON.stringify(message)}\n`);
+  // Nobody is there any more to answer to.
+  process.stdout.on("error", () => process.exit());
   // What libraries print must not stand between the answers.
   console.log = console.info = console.debug = console.error;
   let options: ServerOptions;
