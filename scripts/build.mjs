@@ -111,8 +111,11 @@ async function inlineWgsl() {
   );
 }
 
-/** What is started by itself: the library, the command line, a worker thread. */
-const ENTRIES = ["index", "cli/main", "backends/wasm/worker"];
+/**
+ * What is started or imported by itself: the library, the command line, a worker thread, the
+ * benchmark of ourselves and what those of others build on.
+ */
+const ENTRIES = ["index", "cli/main", "backends/wasm/worker", "cli/bench/own", "cli/bench/kit"];
 
 /** What the library loads at once. */
 const CORE =

@@ -323,34 +323,6 @@ describe("score", () => {
   });
 });
 
-describe("bench", () => {
-  it("prints a line a measurement", async () => {
-    const found = await jsonLines(folder(), "bench", "matmul", "--time", "1");
-    expect(found.length).toBeGreaterThan(0);
-    const names = [
-      "bench",
-      "who",
-      "variant",
-      "backend",
-      "threads",
-      "dtype",
-      "shape",
-      "median_seconds",
-      "rate",
-      "unit",
-    ];
-    for (const line of found) {
-      expect(Object.keys(line)).toEqual(names);
-      expect(line).toMatchObject({ bench: "matmul", dtype: "f32", backend: "wasm", threads: 1 });
-      expect(["oriflamme", "limit"]).toContain(line.who);
-      expect(["portable", "revectorized"]).toContain(line.variant);
-      const [m = 0, k = 0, n = 0] = line.shape as number[];
-      const { median_seconds: seconds = 0, rate = 0 } = line as Record<string, number>;
-      if (line.unit === "GFLOP/s") expect(rate / ((2 * m * k * n) / seconds / 1e9)).toBeCloseTo(1, 6);
-    }
-  });
-});
-
 describe("pipes", () => {
   it("that are closed early are no error", async () => {
     const args = [

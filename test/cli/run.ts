@@ -17,6 +17,10 @@ export interface Result {
 }
 
 export interface RunOptions {
+  /** Another copy of the program. */
+  readonly main?: string;
+  /** Besides the environment of the tests. */
+  readonly env?: Readonly<Record<string, string>>;
   /** A file descriptor in place of a pipe. */
   readonly stdout?: number;
   /** Called with every piece of stdout. */
@@ -26,10 +30,10 @@ export interface RunOptions {
 /** Runs `oriflamme` in a folder, so that relative paths show in messages as a user would see them. */
 export function oriflamme(cwd: string, args: readonly string[], options: RunOptions = {}): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const child = spawn(process.execPath, [options.main ?? MAIN, ...args], {
       cwd,
       stdio: ["ignore", options.stdout ?? "pipe", "pipe"],
-      env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined, NODE_OPTIONS: "" },
+      env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined, NODE_OPTIONS: "", ...options.env },
     });
     const output = { stdout: "", stderr: "" };
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {

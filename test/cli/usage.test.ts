@@ -36,7 +36,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer", "--dtype"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
   score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer", "--dtype"],
-  bench: ["--time", "matmul", "attention", "train", "decode"],
+  bench: ["--time", "--peers", "--chart", "matmul", "attention", "train", "decode"],
 };
 const EVERYWHERE = [
   "--backend",
