@@ -1,18 +1,19 @@
-import { exp4, loadTail, madd, sigmoid4, splat, storeTail } from "./simd";
+import { exp4, expConstants, loadTail, madd, sigmoid4, splat, storeTail } from "./simd";
 
 // @ts-ignore: decorator
 @inline
-function swiglu4(gate: v128, up: v128): v128 {
-  return f32x4.mul(f32x4.mul(gate, sigmoid4(gate)), up);
+function swiglu4(gate: v128, up: v128, c: usize): v128 {
+  return f32x4.mul(f32x4.mul(gate, sigmoid4(gate, c)), up);
 }
 
 /** out = gate · σ(gate) · up. Range: elements. */
 export function swiglu(out: usize, gate: usize, up: usize, n: u32, begin: u32, end: u32): void {
+  const c = expConstants();
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
-  for (; i + 16 <= stop; i += 16) v128.store(out + i, swiglu4(v128.load(gate + i), v128.load(up + i)));
+  for (; i + 16 <= stop; i += 16) v128.store(out + i, swiglu4(v128.load(gate + i), v128.load(up + i), c));
   const left = <i32>(stop - i >> 2);
-  if (left > 0) storeTail(out + i, swiglu4(loadTail(gate + i, left, 0), loadTail(up + i, left, 0)), left);
+  if (left > 0) storeTail(out + i, swiglu4(loadTail(gate + i, left, 0), loadTail(up + i, left, 0), c), left);
 }
 
 /** d(gate · σ(gate)) / dgate = s + gate · s · (1 - s). */
@@ -24,12 +25,13 @@ function siluSlope(gate: v128, s: v128): v128 {
 
 /** gate = dout · up · silu'(gate), up = dout · silu(gate): the gradients in their own place. Range: elements. */
 export function swiglu_backward(gate: usize, up: usize, dout: usize, n: u32, begin: u32, end: u32): void {
+  const c = expConstants();
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
   for (; i + 16 <= stop; i += 16) {
     const g = v128.load(gate + i);
     const d = v128.load(dout + i);
-    const s = sigmoid4(g);
+    const s = sigmoid4(g, c);
     v128.store(gate + i, f32x4.mul(f32x4.mul(d, v128.load(up + i)), siluSlope(g, s)));
     v128.store(up + i, f32x4.mul(d, f32x4.mul(g, s)));
   }
@@ -37,7 +39,7 @@ export function swiglu_backward(gate: usize, up: usize, dout: usize, n: u32, beg
   if (left > 0) {
     const g = loadTail(gate + i, left, 0);
     const d = loadTail(dout + i, left, 0);
-    const s = sigmoid4(g);
+    const s = sigmoid4(g, c);
     storeTail(gate + i, f32x4.mul(f32x4.mul(d, loadTail(up + i, left, 0)), siluSlope(g, s)), left);
     storeTail(up + i, f32x4.mul(d, f32x4.mul(g, s)), left);
   }
@@ -49,8 +51,8 @@ const TANH_B: f32 = 0.0713548162726;
 
 // @ts-ignore: decorator
 @inline
-function tanhGate(x: v128, x2: v128): v128 {
-  return sigmoid4(f32x4.mul(x, madd(x2, splat(TANH_B), splat(TANH_A))));
+function tanhGate(x: v128, x2: v128, c: usize): v128 {
+  return sigmoid4(f32x4.mul(x, madd(x2, splat(TANH_B), splat(TANH_A))), c);
 }
 
 /**
@@ -60,7 +62,7 @@ function tanhGate(x: v128, x2: v128): v128 {
  */
 // @ts-ignore: decorator
 @inline
-function normal4(x: v128): v128 {
+function normal4(x: v128, c: usize): v128 {
   const z = f32x4.mul(f32x4.abs(x), splat(0.70710678));
   const t = f32x4.div(splat(1), madd(z, splat(0.5), splat(1)));
   let p = madd(t, splat(0.17087277), splat(-0.82215223));
@@ -72,7 +74,7 @@ function normal4(x: v128): v128 {
   p = madd(p, t, splat(0.37409196));
   p = madd(p, t, splat(1.00002368));
   p = madd(p, t, splat(-1.26551223));
-  const tail = f32x4.mul(f32x4.mul(t, splat(0.5)), exp4(f32x4.sub(p, f32x4.mul(z, z))));
+  const tail = f32x4.mul(f32x4.mul(t, splat(0.5)), exp4(f32x4.sub(p, f32x4.mul(z, z)), c));
   return v128.bitselect(tail, f32x4.sub(splat(1), tail), f32x4.lt(x, splat(0)));
 }
 
@@ -85,20 +87,20 @@ function gated(x: v128, gate: v128): v128 {
 
 // @ts-ignore: decorator
 @inline
-function gelu4(x: v128, erf: u32): v128 {
-  return gated(x, erf ? normal4(x) : tanhGate(x, f32x4.mul(x, x)));
+function gelu4(x: v128, erf: u32, c: usize): v128 {
+  return gated(x, erf ? normal4(x, c) : tanhGate(x, f32x4.mul(x, x), c));
 }
 
 /** The slope of GELU: g + x · g'. */
 // @ts-ignore: decorator
 @inline
-function geluSlope4(x: v128, erf: u32): v128 {
+function geluSlope4(x: v128, erf: u32, c: usize): v128 {
   const x2 = f32x4.mul(x, x);
   if (erf) {
-    const density = f32x4.mul(splat(0.39894228), exp4(f32x4.mul(x2, splat(-0.5))));
-    return f32x4.add(gated(x, density), normal4(x));
+    const density = f32x4.mul(splat(0.39894228), exp4(f32x4.mul(x2, splat(-0.5)), c));
+    return f32x4.add(gated(x, density), normal4(x, c));
   }
-  const g = tanhGate(x, x2);
+  const g = tanhGate(x, x2, c);
   const slope = madd(x2, splat(3 * TANH_B), splat(TANH_A));
   const bell = f32x4.mul(g, f32x4.sub(splat(1), g));
   return f32x4.add(gated(f32x4.mul(x, slope), bell), g);
@@ -106,23 +108,25 @@ function geluSlope4(x: v128, erf: u32): v128 {
 
 /** out = gelu(x): the tanh form, or with `erf` the exact one. Range: elements. */
 export function gelu(out: usize, x: usize, n: u32, erf: u32, begin: u32, end: u32): void {
+  const c = expConstants();
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
-  for (; i + 16 <= stop; i += 16) v128.store(out + i, gelu4(v128.load(x + i), erf));
+  for (; i + 16 <= stop; i += 16) v128.store(out + i, gelu4(v128.load(x + i), erf, c));
   const left = <i32>(stop - i >> 2);
-  if (left > 0) storeTail(out + i, gelu4(loadTail(x + i, left, 0), erf), left);
+  if (left > 0) storeTail(out + i, gelu4(loadTail(x + i, left, 0), erf, c), left);
 }
 
 /** x = dout · gelu'(x): the gradient in its own place. Range: elements. */
 export function gelu_backward(x: usize, dout: usize, n: u32, erf: u32, begin: u32, end: u32): void {
+  const c = expConstants();
   let i = <usize>begin << 2;
   const stop = <usize>end << 2;
   for (; i + 16 <= stop; i += 16) {
-    v128.store(x + i, f32x4.mul(v128.load(dout + i), geluSlope4(v128.load(x + i), erf)));
+    v128.store(x + i, f32x4.mul(v128.load(dout + i), geluSlope4(v128.load(x + i), erf, c)));
   }
   const left = <i32>(stop - i >> 2);
   if (left > 0) {
     const d = loadTail(dout + i, left, 0);
-    storeTail(x + i, f32x4.mul(d, geluSlope4(loadTail(x + i, left, 0), erf)), left);
+    storeTail(x + i, f32x4.mul(d, geluSlope4(loadTail(x + i, left, 0), erf, c)), left);
   }
 }

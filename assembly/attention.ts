@@ -1,7 +1,7 @@
 // Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
 // register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
-import { exp1, expTerm4, larger4, log1, madd, max4, scratch, splat, sum4 } from "./simd";
+import { exp1, expConstants, expTerm4, larger4, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 import { gemm, pack, zeroRow } from "./tile";
 
 /** Keys of a tile: eight panels. */
@@ -65,13 +65,13 @@ function rowMaximum(row: usize, bytes: usize): f32 {
  */
 // @ts-ignore: decorator
 @inline
-function exponentials(row: usize, bytes: usize, m: f32): f32 {
+function exponentials(row: usize, bytes: usize, m: f32, c: usize): f32 {
   const shift = splat(m);
   let sum0 = splat(0);
   let sum1 = splat(0);
   for (const end = row + bytes; row < end; row += 32) {
-    const e0 = expTerm4(f32x4.sub(v128.load(row), shift));
-    const e1 = expTerm4(f32x4.sub(v128.load(row, 16), shift));
+    const e0 = expTerm4(f32x4.sub(v128.load(row), shift), c);
+    const e1 = expTerm4(f32x4.sub(v128.load(row, 16), shift), c);
     v128.store(row, e0);
     v128.store(row, e1, 16);
     sum0 = f32x4.add(sum0, e0);
@@ -101,7 +101,9 @@ function scaleRow(p: usize, n: i32, factor: f32): void {
  */
 // @ts-ignore: decorator
 @inline
-function softmaxRow(row: usize, width: i32, stat: usize, out: usize, head_dim: i32, first: i32, last: i32): void {
+function softmaxRow(
+  row: usize, width: i32, stat: usize, out: usize, head_dim: i32, first: i32, last: i32, c: usize,
+): void {
   if (first > 0 || last < width) maskRow(row, width, first, last, -Infinity);
   const bytes = <usize>width << 2;
   const maximum = rowMaximum(row, bytes);
@@ -109,14 +111,14 @@ function softmaxRow(row: usize, width: i32, stat: usize, out: usize, head_dim: i
   let sum = load<f32>(stat, 4);
   if (!(maximum <= shift + SLACK)) {
     if (sum != 0) {
-      const correction = exp1(shift - maximum);
+      const correction = exp1(shift - maximum, c);
       sum *= correction;
       scaleRow(out, head_dim, correction);
     }
     shift = maximum;
     store<f32>(stat, shift);
   }
-  store<f32>(stat, sum + exponentials(row, bytes, shift), 4);
+  store<f32>(stat, sum + exponentials(row, bytes, shift, c), 4);
 }
 
 /**
@@ -124,7 +126,7 @@ function softmaxRow(row: usize, width: i32, stat: usize, out: usize, head_dim: i
  * are added up row by row.
  */
 function attendRow(
-  out: usize, stat: usize, q: usize, k: usize, v: usize, kvRow: usize, first: i32, last: i32, head_dim: i32, scale: f32,
+  out: usize, stat: usize, q: usize, k: usize, v: usize, kvRow: usize, first: i32, last: i32, head_dim: i32, scale: f32, c: usize,
 ): void {
   const body = <usize>(head_dim & ~3) << 2;
   const bytes = <usize>head_dim << 2;
@@ -133,27 +135,27 @@ function attendRow(
   let sum: f32 = 0;
   for (let j = first; j < last; j += KEYS) {
     const keys = min(KEYS, last - j);
-    for (let c = 0; c < keys; c++) {
-      const key = k + <usize>(j + c) * kvRow;
+    for (let at = 0; at < keys; at++) {
+      const key = k + <usize>(j + at) * kvRow;
       let s4 = splat(0);
       let i: usize = 0;
       for (; i < body; i += 16) s4 = madd(v128.load(q + i), v128.load(key + i), s4);
       let s = sum4(s4);
       for (; i < bytes; i += 4) s += load<f32>(q + i) * load<f32>(key + i);
-      store<f32>(scratch + (<usize>c << 2), s * scale);
+      store<f32>(scratch + (<usize>at << 2), s * scale);
     }
     const width = keys + 15 & ~15;
     maskRow(scratch, width, 0, keys, -Infinity);
     const next = max(m, rowMaximum(scratch, <usize>width << 2));
-    const terms = exponentials(scratch, <usize>width << 2, next);
-    const correction = exp1(m - next);
+    const terms = exponentials(scratch, <usize>width << 2, next, c);
+    const correction = exp1(m - next, c);
     if (j > first) scaleRow(out, head_dim, correction);
     sum = (j > first ? sum * correction : 0) + terms;
     m = next;
-    for (let c = 0; c < keys; c++) {
-      const p = load<f32>(scratch + (<usize>c << 2));
+    for (let at = 0; at < keys; at++) {
+      const p = load<f32>(scratch + (<usize>at << 2));
       const p4 = splat(p);
-      const value = v + <usize>(j + c) * kvRow;
+      const value = v + <usize>(j + at) * kvRow;
       let i: usize = 0;
       for (; i < body; i += 16) v128.store(out + i, madd(p4, v128.load(value + i), v128.load(out + i)));
       for (; i < bytes; i += 4) store<f32>(out + i, load<f32>(out + i) + p * load<f32>(value + i));
@@ -183,6 +185,7 @@ export function attention(
   const keysT = scratch;
   const scores = keysT + <usize>KEYS * head;
   const zeros = zeroRow(KEYS);
+  const c = expConstants();
 
   for (let index = begin; index < end; index++) {
     const b = index / kv_heads;
@@ -197,7 +200,7 @@ export function attention(
           const at = ((<usize>b * q_len + t) * heads + h) * head;
           attendRow(
             out + at, stats + ((<usize>b * heads + h) * q_len + t << 3), q + at, k + kvStart, v + kvStart, kvRow,
-            firstKey(p, 0, window), p + 1, head_dim, scale,
+            firstKey(p, 0, window), p + 1, head_dim, scale, c,
           );
         }
       }
@@ -232,7 +235,7 @@ export function attention(
             const first = firstKey(p + r, key, window);
             const last = lastKey(p + r, key, keys);
             if (first < last) {
-              softmaxRow(row, width, stat + (<usize>(t + r) << 3), out + at + <usize>r * qRow, head_dim, first, last);
+              softmaxRow(row, width, stat + (<usize>(t + r) << 3), out + at + <usize>r * qRow, head_dim, first, last, c);
             } else {
               maskRow(row, width, 0, 0, 0);
             }
@@ -287,7 +290,7 @@ export function attention_delta(
 // @ts-ignore: decorator
 @inline
 function softmaxBackwardRow(
-  row: usize, drow: usize, width: i32, lse: f32, delta: f32, scale: f32, first: i32, last: i32,
+  row: usize, drow: usize, width: i32, lse: f32, delta: f32, scale: f32, first: i32, last: i32, c: usize,
 ): void {
   const lse4 = splat(lse);
   const delta4 = splat(delta);
@@ -295,8 +298,8 @@ function softmaxBackwardRow(
   if (first > 0 || last < width) maskRow(row, width, first, last, -Infinity);
   const bytes = <usize>width << 2;
   for (let j: usize = 0; j < bytes; j += 32) {
-    const p0 = expTerm4(f32x4.sub(v128.load(row + j), lse4));
-    const p1 = expTerm4(f32x4.sub(v128.load(row + j, 16), lse4));
+    const p0 = expTerm4(f32x4.sub(v128.load(row + j), lse4), c);
+    const p1 = expTerm4(f32x4.sub(v128.load(row + j, 16), lse4), c);
     const d0 = f32x4.mul(f32x4.mul(p0, f32x4.sub(v128.load(drow + j), delta4)), scale4);
     const d1 = f32x4.mul(f32x4.mul(p1, f32x4.sub(v128.load(drow + j, 16), delta4)), scale4);
     v128.store(row + j, p0);
@@ -326,6 +329,7 @@ export function attention_backward(
   const scores = valuesT + <usize>KEYS * head;
   const dscores = scores + TILE_BYTES;
   const zeros = zeroRow(KEYS);
+  const c = expConstants();
 
   for (let index = begin; index < end; index++) {
     const b = index / kv_heads;
@@ -353,7 +357,7 @@ export function attention_backward(
             const last = max(first, lastKey(p + r, key, keys));
             softmaxBackwardRow(
               scores + <usize>r * TILE_ROW, dscores + <usize>r * TILE_ROW, width,
-              load<f32>(stat), load<f32>(stat, 4), scale, first, last,
+              load<f32>(stat), load<f32>(stat, 4), scale, first, last, c,
             );
           }
           const dkTile = dk + tileStart;

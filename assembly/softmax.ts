@@ -1,4 +1,4 @@
-import { exp4, expTerm4, larger4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
+import { exp4, expConstants, expTerm4, larger4, loadTail, madd, max4, splat, storeTail, sum4 } from "./simd";
 
 /** The largest of n floats. */
 export function rowMax(x: usize, n: u32): f32 {
@@ -13,33 +13,34 @@ export function rowMax(x: usize, n: u32): f32 {
 }
 
 /** Σ e^(x - shift) over n floats, none above the shift. */
-export function rowSumExp(x: usize, n: u32, shift: f32): f32 {
+export function rowSumExp(x: usize, n: u32, shift: f32, c: usize): f32 {
   const s = splat(shift);
   let sum = splat(0);
   let i: u32 = 0;
   for (; i + 4 <= n; i += 4) {
-    sum = f32x4.add(sum, expTerm4(f32x4.sub(v128.load(x), s)));
+    sum = f32x4.add(sum, expTerm4(f32x4.sub(v128.load(x), s), c));
     x += 16;
   }
-  if (i < n) sum = f32x4.add(sum, expTerm4(f32x4.sub(loadTail(x, n - i, -Infinity), s)));
+  if (i < n) sum = f32x4.add(sum, expTerm4(f32x4.sub(loadTail(x, n - i, -Infinity), s), c));
   return sum4(sum);
 }
 
 /** out = softmax of each row of x (rows, cols). Range: rows. */
 export function softmax(out: usize, x: usize, rows: u32, cols: u32, begin: u32, end: u32): void {
+  const c = expConstants();
   for (let row = begin; row < end; row++) {
     let p = x + (<usize>row * cols << 2);
     let o = out + (<usize>row * cols << 2);
     const m = rowMax(p, cols);
     const shift = splat(m);
-    const scale = splat(1 / rowSumExp(p, cols, m));
+    const scale = splat(1 / rowSumExp(p, cols, m, c));
     let i: u32 = 0;
     for (; i + 4 <= cols; i += 4) {
-      v128.store(o, f32x4.mul(exp4(f32x4.sub(v128.load(p), shift)), scale));
+      v128.store(o, f32x4.mul(exp4(f32x4.sub(v128.load(p), shift), c), scale));
       p += 16;
       o += 16;
     }
-    if (i < cols) storeTail(o, f32x4.mul(exp4(f32x4.sub(loadTail(p, cols - i, 0), shift)), scale), cols - i);
+    if (i < cols) storeTail(o, f32x4.mul(exp4(f32x4.sub(loadTail(p, cols - i, 0), shift), c), scale), cols - i);
   }
 }
 

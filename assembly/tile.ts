@@ -4,7 +4,7 @@
 //
 // Every sum has one accumulator and takes k in order, so the tile's size never changes a bit.
 
-import { madd, scratch, SCRATCH_BYTES, splat } from "./simd";
+import { CONSTANT_BYTES, madd, scratch, SCRATCH_BYTES, splat } from "./simd";
 
 /**
  * The most rows of a tile and its columns; the host sets both to what it measured to be fastest, each thread's
@@ -14,14 +14,14 @@ import { madd, scratch, SCRATCH_BYTES, splat } from "./simd";
 export let tile_rows: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
 export let tile_cols: i32 = 8;
 
-/** Room at the end of scratch: for a tile that hangs over the last column, and before it for a row of zeros. */
+/** Room at the end of scratch, before its constants: for a tile that hangs over the last column, and before it for a row of zeros. */
 const EDGE_BYTES: i32 = 6 * 64;
 /** Most columns of one `gemm`. */
 export const GEMM_COLS: i32 = 512;
 
 /** A row of zeros: the base of a product that is added to nothing. */
 export function zeroRow(cols: i32): usize {
-  const zeros = scratch + SCRATCH_BYTES - EDGE_BYTES - (GEMM_COLS << 2);
+  const zeros = scratch + SCRATCH_BYTES - CONSTANT_BYTES - EDGE_BYTES - (GEMM_COLS << 2);
   memory.fill(zeros, 0, <usize>cols << 2);
   return zeros;
 }
@@ -273,7 +273,7 @@ function edgeTiles(
   height: i32, wide: bool, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
   aTile: usize, b: usize, bK: usize, k: i32, cols: i32, count: i32, alpha: f32,
 ): void {
-  const edge = scratch + SCRATCH_BYTES - EDGE_BYTES;
+  const edge = scratch + SCRATCH_BYTES - CONSTANT_BYTES - EDGE_BYTES;
   for (; count > 0; count--) {
     for (let i = 0; i < height; i++) copyFloats(edge + (<usize>i << 6), base + <usize>i * baseM, cols);
     tilesOf(height, wide, edge, 64, edge, 64, a, aM, aK, 0, b, bK, k, 1, alpha);

@@ -17,13 +17,15 @@ const STRIDE = Number(process.env.ORIFLAMME_STRIDE ?? 1009);
 
 const ENTRY_FILE = "assembly/math-test.ts";
 const ENTRY = `
-import { exp4, log1, sigmoid4 } from "./simd";
+import { exp4, expConstants, log1, sigmoid4 } from "./simd";
 export { gelu } from "./activation";
 export function exp(out: usize, x: usize, n: u32): void {
-  for (let i: usize = 0; i < <usize>n << 2; i += 16) v128.store(out + i, exp4(v128.load(x + i)));
+  const c = expConstants();
+  for (let i: usize = 0; i < <usize>n << 2; i += 16) v128.store(out + i, exp4(v128.load(x + i), c));
 }
 export function sigmoid(out: usize, x: usize, n: u32): void {
-  for (let i: usize = 0; i < <usize>n << 2; i += 16) v128.store(out + i, sigmoid4(v128.load(x + i)));
+  const c = expConstants();
+  for (let i: usize = 0; i < <usize>n << 2; i += 16) v128.store(out + i, sigmoid4(v128.load(x + i), c));
 }
 export function log(out: usize, x: usize, n: u32): void {
   for (let i: usize = 0; i < <usize>n << 2; i += 4) store<f32>(out + i, log1(load<f32>(x + i)));
