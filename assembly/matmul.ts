@@ -3,7 +3,7 @@
 // no thread packs what another does, and by rows only where there are few columns.
 
 import { gemm, GEMM_COLS, pack, packedTile, packRows, tile_rows, zeroRow } from "./tile";
-import { loadTail, madd, scratch, splat, storeTail } from "./simd";
+import { madd, scratch, splat, sum4 } from "./simd";
 
 /** Depth of a packed block: 16 columns by 256 are 16 KiB and stay in the first-level cache. */
 const KC: i32 = 256;
@@ -21,152 +21,130 @@ const UNIT_COLS: u32 = 16;
 const UNIT_ROWS: u32 = 48;
 const DIVIDED_COLS: u32 = 64;
 
-/** The sums of four vectors, one a lane. */
+/** out = alpha · (the sum of the lanes, and of the 0 to 3 products that are left) + base. */
 // @ts-ignore: decorator
 @inline
-function sums4(a: v128, b: v128, c: v128, d: v128): v128 {
-  const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 4, 1, 5), v128.shuffle<f32>(a, b, 2, 6, 3, 7));
-  const cd = f32x4.add(v128.shuffle<f32>(c, d, 0, 4, 1, 5), v128.shuffle<f32>(c, d, 2, 6, 3, 7));
-  return f32x4.add(v128.shuffle<f64>(ab, cd, 0, 2), v128.shuffle<f64>(ab, cd, 1, 3));
-}
-
-/** The last 1 to 3 products of a dot product, added in order. */
-// @ts-ignore: decorator
-@inline
-function dotTail(a: usize, b: usize, count: i32): f32 {
-  let sum: f32 = 0;
-  for (; count > 0; count--) {
+function finishDot(out: usize, base: usize, sums: v128, a: usize, b: usize, left: i32, alpha: f32): void {
+  let sum = sum4(sums);
+  for (; left > 0; left--) {
     sum += load<f32>(a) * load<f32>(b);
     a += 4;
     b += 4;
   }
-  return sum;
-}
-
-// @ts-ignore: decorator
-@inline
-function dotTails(a: usize, b0: usize, b1: usize, b2: usize, b3: usize, count: i32): v128 {
-  let tail = splat(dotTail(a, b0, count));
-  tail = f32x4.replace_lane(tail, 1, dotTail(a, b1, count));
-  tail = f32x4.replace_lane(tail, 2, dotTail(a, b2, count));
-  return f32x4.replace_lane(tail, 3, dotTail(a, b3, count));
-}
-
-/** out = alpha · dots + base for the first `cols` (1 to 4) columns. */
-// @ts-ignore: decorator
-@inline
-function finishDots(out: usize, base: usize, dots: v128, alpha: f32, cols: i32): void {
-  if (cols == 4) {
-    v128.store(out, madd(splat(alpha), dots, v128.load(base)));
-  } else {
-    storeTail(out, madd(splat(alpha), dots, loadTail(base, cols, 0)), cols);
-  }
+  store<f32>(out, alpha * sum + load<f32>(base));
 }
 
 /**
- * `rows` (1 to 3) rows of A by four columns of B, as dot products along k: each vector of B is loaded once for all
- * rows, and nothing is packed. Columns past the end repeat the last and are not stored.
+ * `rows` (1 to 4) rows of A by a column of transposed B, as dot products along k: each vector of B is loaded once for
+ * all rows, and nothing is packed. One column at a time, since several streams from memory are slower than one (288 by
+ * 32,000 weights come at 21 GB/s, four columns at a time at 11, measured). Each row has two sums, or four where the
+ * rows are so few that the processor would wait for them.
  */
 // @ts-ignore: decorator
 @inline
 function dots(
-  rows: i32, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
-  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
+  rows: i32, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, b: usize, k: i32, alpha: f32,
 ): void {
-  const b1 = cols > 1 ? b + bN : b;
-  const b2 = cols > 2 ? b1 + bN : b1;
-  const b3 = cols > 3 ? b2 + bN : b2;
   const zero = splat(0);
   let c00 = zero, c01 = zero, c02 = zero, c03 = zero;
   let c10 = zero, c11 = zero, c12 = zero, c13 = zero;
-  let c20 = zero, c21 = zero, c22 = zero, c23 = zero;
-  const a1 = a + aM;
-  const a2 = a1 + aM;
-  let i: usize = 0;
-  for (const end = <usize>(k & ~3) << 2; i < end; i += 16) {
-    const v0 = v128.load(b + i);
-    const v1 = v128.load(b1 + i);
-    const v2 = v128.load(b2 + i);
-    const v3 = v128.load(b3 + i);
-    let x = v128.load(a + i);
-    c00 = madd(x, v0, c00);
-    c01 = madd(x, v1, c01);
-    c02 = madd(x, v2, c02);
-    c03 = madd(x, v3, c03);
+  let c20 = zero, c21 = zero, c30 = zero, c31 = zero;
+  let a0 = a;
+  let a1 = a + aM;
+  let a2 = a1 + aM;
+  let a3 = a2 + aM;
+  let left = k;
+  if (rows <= 2) {
+    for (; left >= 16; left -= 16) {
+      const v0 = v128.load(b), v1 = v128.load(b, 16), v2 = v128.load(b, 32), v3 = v128.load(b, 48);
+      c00 = madd(v128.load(a0), v0, c00);
+      c01 = madd(v128.load(a0, 16), v1, c01);
+      c02 = madd(v128.load(a0, 32), v2, c02);
+      c03 = madd(v128.load(a0, 48), v3, c03);
+      if (rows > 1) {
+        c10 = madd(v128.load(a1), v0, c10);
+        c11 = madd(v128.load(a1, 16), v1, c11);
+        c12 = madd(v128.load(a1, 32), v2, c12);
+        c13 = madd(v128.load(a1, 48), v3, c13);
+        a1 += 64;
+      }
+      a0 += 64;
+      b += 64;
+    }
+    c00 = f32x4.add(c00, c02);
+    c01 = f32x4.add(c01, c03);
     if (rows > 1) {
-      x = v128.load(a1 + i);
-      c10 = madd(x, v0, c10);
-      c11 = madd(x, v1, c11);
-      c12 = madd(x, v2, c12);
-      c13 = madd(x, v3, c13);
+      c10 = f32x4.add(c10, c12);
+      c11 = f32x4.add(c11, c13);
     }
-    if (rows > 2) {
-      x = v128.load(a2 + i);
-      c20 = madd(x, v0, c20);
-      c21 = madd(x, v1, c21);
-      c22 = madd(x, v2, c22);
-      c23 = madd(x, v3, c23);
+  } else {
+    for (; left >= 8; left -= 8) {
+      const v0 = v128.load(b), v1 = v128.load(b, 16);
+      c00 = madd(v128.load(a0), v0, c00);
+      c01 = madd(v128.load(a0, 16), v1, c01);
+      c10 = madd(v128.load(a1), v0, c10);
+      c11 = madd(v128.load(a1, 16), v1, c11);
+      c20 = madd(v128.load(a2), v0, c20);
+      c21 = madd(v128.load(a2, 16), v1, c21);
+      if (rows > 3) {
+        c30 = madd(v128.load(a3), v0, c30);
+        c31 = madd(v128.load(a3, 16), v1, c31);
+        a3 += 32;
+      }
+      a0 += 32;
+      a1 += 32;
+      a2 += 32;
+      b += 32;
     }
   }
-  let s0 = sums4(c00, c01, c02, c03);
-  let s1 = rows > 1 ? sums4(c10, c11, c12, c13) : zero;
-  let s2 = rows > 2 ? sums4(c20, c21, c22, c23) : zero;
-  const left = k & 3;
-  if (left) {
-    s0 = f32x4.add(s0, dotTails(a + i, b + i, b1 + i, b2 + i, b3 + i, left));
-    if (rows > 1) s1 = f32x4.add(s1, dotTails(a1 + i, b + i, b1 + i, b2 + i, b3 + i, left));
-    if (rows > 2) s2 = f32x4.add(s2, dotTails(a2 + i, b + i, b1 + i, b2 + i, b3 + i, left));
+  for (; left >= 4; left -= 4) {
+    const v = v128.load(b);
+    c00 = madd(v128.load(a0), v, c00);
+    if (rows > 1) c10 = madd(v128.load(a1), v, c10);
+    if (rows > 2) c20 = madd(v128.load(a2), v, c20);
+    if (rows > 3) c30 = madd(v128.load(a3), v, c30);
+    a0 += 16;
+    if (rows > 1) a1 += 16;
+    if (rows > 2) a2 += 16;
+    if (rows > 3) a3 += 16;
+    b += 16;
   }
-  finishDots(out, base, s0, alpha, cols);
-  if (rows > 1) finishDots(out + outM, base + baseM, s1, alpha, cols);
-  if (rows > 2) finishDots(out + 2 * outM, base + 2 * baseM, s2, alpha, cols);
+  finishDot(out, base, f32x4.add(c00, c01), a0, b, left, alpha);
+  if (rows > 1) finishDot(out + outM, base + baseM, f32x4.add(c10, c11), a1, b, left, alpha);
+  if (rows > 2) finishDot(out + 2 * outM, base + 2 * baseM, f32x4.add(c20, c21), a2, b, left, alpha);
+  if (rows > 3) finishDot(out + 3 * outM, base + 3 * baseM, f32x4.add(c30, c31), a3, b, left, alpha);
 }
 
-function dots1(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
-  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
+/** `rows` rows of A against all of transposed B, column by column. */
+// @ts-ignore: decorator
+@inline
+function dotRows(
+  rows: i32, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
+  b: usize, bN: usize, k: i32, n: i32, alpha: f32,
 ): void {
-  dots(1, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
+  const baseN: usize = base ? 4 : 0;
+  if (!base) base = zeroRow(4);
+  for (; n > 0; n--) {
+    dots(rows, out, outM, base, baseM, a, aM, b, k, alpha);
+    out += 4;
+    base += baseN;
+    b += bN;
+  }
 }
 
-function dots2(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
-  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
-): void {
-  dots(2, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
-}
-
-function dots3(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
-  b: usize, bN: usize, k: i32, cols: i32, alpha: f32,
-): void {
-  dots(3, out, outM, base, baseM, a, aM, b, bN, k, cols, alpha);
-}
-
-/** Few rows of A against transposed B; a base of 0 is none. */
+/** Few rows of A against transposed B, four at a time; a base of 0 is none. */
 function thin(
   out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize,
   b: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32,
 ): void {
-  const baseStep: usize = base ? 16 : 0;
-  if (!base) base = zeroRow(4);
-  for (let j = 0; j < n; j += 4) {
-    const cols = min(4, n - j);
-    let i = 0;
-    let to = out;
-    let from = base;
-    let x = a;
-    for (; i + 3 <= rows; i += 3) {
-      dots3(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
-      to += 3 * outM;
-      from += 3 * baseM;
-      x += 3 * aM;
-    }
-    if (rows - i == 2) dots2(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
-    else if (rows - i == 1) dots1(to, outM, from, baseM, x, aM, b, bN, k, cols, alpha);
-    out += 16;
-    base += baseStep;
-    b += 4 * bN;
+  for (; rows > 0; rows -= 4) {
+    if (rows >= 4) dotRows(4, out, outM, base, baseM, a, aM, b, bN, k, n, alpha);
+    else if (rows == 3) dotRows(3, out, outM, base, baseM, a, aM, b, bN, k, n, alpha);
+    else if (rows == 2) dotRows(2, out, outM, base, baseM, a, aM, b, bN, k, n, alpha);
+    else dotRows(1, out, outM, base, baseM, a, aM, b, bN, k, n, alpha);
+    out += 4 * outM;
+    if (base) base += 4 * baseM;
+    a += 4 * aM;
   }
 }
 
