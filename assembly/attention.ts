@@ -1,7 +1,7 @@
 // Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
 // register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
-import { exp1, expConstants, expTerm4, larger4, log1, madd, max4, scratch, splat, sum4 } from "./simd";
+import { exp1, expConstants, expTerm4, larger4, loadTail, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 import { gemm, pack, zeroRow } from "./tile";
 
 /** Keys of a tile: eight panels. */
@@ -121,45 +121,111 @@ function softmaxRow(
   store<f32>(stat, sum + exponentials(row, bytes, shift, c), 4);
 }
 
-/**
- * Few queries, as in decoding: no tile pays for itself, so scores are dot products along the head and the values
- * are added up row by row.
- */
+/** The scores of one query against four keys. */
+// @ts-ignore: decorator
+@inline
+function scores4(q: usize, k0: usize, k1: usize, k2: usize, k3: usize, bytes: usize): v128 {
+  let s0 = splat(0), s1 = splat(0), s2 = splat(0), s3 = splat(0);
+  let i: usize = 0;
+  for (const body = bytes & ~15; i < body; i += 16) {
+    const x = v128.load(q + i);
+    s0 = madd(x, v128.load(k0 + i), s0);
+    s1 = madd(x, v128.load(k1 + i), s1);
+    s2 = madd(x, v128.load(k2 + i), s2);
+    s3 = madd(x, v128.load(k3 + i), s3);
+  }
+  const left = <i32>(bytes - i >> 2);
+  if (left) {
+    const x = loadTail(q + i, left, 0);
+    s0 = madd(x, loadTail(k0 + i, left, 0), s0);
+    s1 = madd(x, loadTail(k1 + i, left, 0), s1);
+    s2 = madd(x, loadTail(k2 + i, left, 0), s2);
+    s3 = madd(x, loadTail(k3 + i, left, 0), s3);
+  }
+  const s01 = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
+  const s23 = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
+  return f32x4.add(v128.shuffle<f64>(s01, s23, 0, 2), v128.shuffle<f64>(s01, s23, 1, 3));
+}
+
+/** out = out · kept + Σ weights · values over `keys` rows of values, a few columns at a time held in registers. */
+// @ts-ignore: decorator
+@inline
+function addValues(out: usize, weights: usize, v: usize, kvRow: usize, keys: i32, head_dim: i32, kept: f32): void {
+  const end = weights + (<usize>keys << 2);
+  const kept4 = splat(kept);
+  for (; head_dim >= 16; head_dim -= 16) {
+    let o0 = f32x4.mul(kept4, v128.load(out));
+    let o1 = f32x4.mul(kept4, v128.load(out, 16));
+    let o2 = f32x4.mul(kept4, v128.load(out, 32));
+    let o3 = f32x4.mul(kept4, v128.load(out, 48));
+    let value = v;
+    for (let p = weights; p < end; p += 4) {
+      const p4 = v128.load_splat<f32>(p);
+      o0 = madd(p4, v128.load(value), o0);
+      o1 = madd(p4, v128.load(value, 16), o1);
+      o2 = madd(p4, v128.load(value, 32), o2);
+      o3 = madd(p4, v128.load(value, 48), o3);
+      value += kvRow;
+    }
+    v128.store(out, o0);
+    v128.store(out, o1, 16);
+    v128.store(out, o2, 32);
+    v128.store(out, o3, 48);
+    out += 64;
+    v += 64;
+  }
+  for (; head_dim >= 4; head_dim -= 4) {
+    let o = f32x4.mul(kept4, v128.load(out));
+    let value = v;
+    for (let p = weights; p < end; p += 4) {
+      o = madd(v128.load_splat<f32>(p), v128.load(value), o);
+      value += kvRow;
+    }
+    v128.store(out, o);
+    out += 16;
+    v += 16;
+  }
+  for (; head_dim > 0; head_dim--) {
+    let o = kept * load<f32>(out);
+    let value = v;
+    for (let p = weights; p < end; p += 4) {
+      o += load<f32>(p) * load<f32>(value);
+      value += kvRow;
+    }
+    store<f32>(out, o);
+    out += 4;
+    v += 4;
+  }
+}
+
+/** Few queries, as in decoding: no tile pays for itself, so scores are dot products along the head, four keys at once. */
 function attendRow(
   out: usize, stat: usize, q: usize, k: usize, v: usize, kvRow: usize, first: i32, last: i32, head_dim: i32, scale: f32, c: usize,
 ): void {
-  const body = <usize>(head_dim & ~3) << 2;
   const bytes = <usize>head_dim << 2;
-  for (let i: usize = 0; i < bytes; i += 4) store<f32>(out + i, 0);
+  const scale4 = splat(scale);
+  memory.fill(out, 0, bytes);
   let m: f32 = -Infinity;
   let sum: f32 = 0;
   for (let j = first; j < last; j += KEYS) {
     const keys = min(KEYS, last - j);
-    for (let at = 0; at < keys; at++) {
-      const key = k + <usize>(j + at) * kvRow;
-      let s4 = splat(0);
-      let i: usize = 0;
-      for (; i < body; i += 16) s4 = madd(v128.load(q + i), v128.load(key + i), s4);
-      let s = sum4(s4);
-      for (; i < bytes; i += 4) s += load<f32>(q + i) * load<f32>(key + i);
-      store<f32>(scratch + (<usize>at << 2), s * scale);
+    const end = k + <usize>(j + keys - 1) * kvRow;
+    let k0 = k + <usize>j * kvRow;
+    for (let at = 0; at < keys; at += 4) {
+      const k1 = min(k0 + kvRow, end);
+      const k2 = min(k1 + kvRow, end);
+      const k3 = min(k2 + kvRow, end);
+      v128.store(scratch + (<usize>at << 2), f32x4.mul(scores4(q, k0, k1, k2, k3, bytes), scale4));
+      k0 += 4 * kvRow;
     }
     const width = keys + 15 & ~15;
     maskRow(scratch, width, 0, keys, -Infinity);
     const next = max(m, rowMaximum(scratch, <usize>width << 2));
     const terms = exponentials(scratch, <usize>width << 2, next, c);
-    const correction = exp1(m - next, c);
-    if (j > first) scaleRow(out, head_dim, correction);
-    sum = (j > first ? sum * correction : 0) + terms;
+    const kept: f32 = j > first ? exp1(m - next, c) : 0;
+    sum = sum * kept + terms;
     m = next;
-    for (let at = 0; at < keys; at++) {
-      const p = load<f32>(scratch + (<usize>at << 2));
-      const p4 = splat(p);
-      const value = v + <usize>(j + at) * kvRow;
-      let i: usize = 0;
-      for (; i < body; i += 16) v128.store(out + i, madd(p4, v128.load(value + i), v128.load(out + i)));
-      for (; i < bytes; i += 4) store<f32>(out + i, load<f32>(out + i) + p * load<f32>(value + i));
-    }
+    addValues(out, scratch, v + <usize>j * kvRow, kvRow, keys, head_dim, kept);
   }
   scaleRow(out, head_dim, 1 / sum);
   store<f32>(stat, m + log1(sum));
