@@ -23,6 +23,13 @@ const FLOPS_PER_ELEMENT = 4;
 
 type Call = (...args: number[]) => void;
 
+/** How a kernel is called: its export, and the names of what it takes in order. */
+interface Plan {
+  readonly call: Call;
+  readonly operands: readonly string[];
+  readonly numbers: readonly string[];
+}
+
 /** How to make a wasm backend. */
 export interface WasmOptions {
   /** The build; by default the best that this runtime validates. */
@@ -56,6 +63,9 @@ export class WasmBackend implements Backend {
   readonly #calls: Readonly<Record<string, WebAssembly.ExportValue>>;
   /** The call's arguments, kept so that a dispatch allocates no array. */
   readonly #args: number[] = [];
+  readonly #plans = new Map<Kernel, Plan>();
+  /** The memory's bytes, until it grows. */
+  #bytes = new Uint8Array();
   #isDisposed = false;
 
   private constructor(
@@ -131,46 +141,44 @@ export class WasmBackend implements Backend {
       throw new RangeError(`write: ${data.byteLength} bytes into a region of ${region.byteLength}`);
     }
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    new Uint8Array(this.memoryObject.buffer).set(bytes, address(region));
+    this.#memory().set(bytes, address(region));
   }
 
   async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
     this.#expectAlive();
     // A slice of shared memory would be shared too.
-    into.set(new Uint8Array(this.memoryObject.buffer, address(region), region.byteLength));
+    const start = address(region);
+    into.set(this.#memory().subarray(start, start + region.byteLength));
     return into.buffer;
   }
 
   copy(to: Region, from: Region): void {
     this.#expectAlive();
     const start = address(from);
-    new Uint8Array(this.memoryObject.buffer).copyWithin(address(to), start, start + from.byteLength);
+    this.#memory().copyWithin(address(to), start, start + from.byteLength);
+  }
+
+  #memory(): Uint8Array {
+    const { buffer } = this.memoryObject;
+    if (this.#bytes.buffer !== buffer) this.#bytes = new Uint8Array(buffer);
+    return this.#bytes;
   }
 
   dispatch<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void {
     this.#expectAlive();
-    const call = this.#calls[kernel.name];
-    if (typeof call !== "function") throw new BackendError(`wasm: no kernel is named '${kernel.name}'`);
+    const { call, operands, numbers } = this.#plans.get(kernel) ?? this.#plan(kernel);
     const values = args as unknown as Readonly<Record<string, Region & number>>;
     const list = this.#args;
     let i = 0;
-    let bytes = 0;
-    for (const name of kernel.writes) {
-      const region = values[name] as Region;
-      list[i++] = address(region);
-      bytes += region.byteLength;
-    }
-    for (const name of kernel.reads) {
-      const region = values[name] ?? (name.endsWith("?") ? values[name.slice(0, -1)] : undefined);
+    for (const name of operands) {
+      const region = values[name];
       list[i++] = region ? address(region) : 0;
-      bytes += region?.byteLength ?? 0;
     }
-    for (const name of kernel.dims) list[i++] = values[name] as number;
-    for (const name of kernel.scalars) list[i++] = values[name] as number;
+    for (const name of numbers) list[i++] = values[name] as number;
     list.length = i;
     const range = kernel.range(values);
     if (this.threads && range > 1) {
-      const flops = kernel.flops ? kernel.flops(values) : (bytes / 4) * FLOPS_PER_ELEMENT;
+      const flops = kernel.flops ? kernel.flops(values) : elements(values, operands) * FLOPS_PER_ELEMENT;
       if (flops >= 2 * SHARE_FLOPS) {
         this.threads.run(kernel.name, list, range, Math.ceil(flops / SHARE_FLOPS));
         return;
@@ -178,10 +186,24 @@ export class WasmBackend implements Backend {
     }
     list.push(0, range);
     try {
-      (call as Call)(...list);
+      call(...list);
     } catch (cause) {
       throw kernelFailure(kernel.name, cause);
     }
+  }
+
+  /** What a kernel's first dispatch finds out for the others: decoding a token takes a hundred. */
+  #plan(kernel: Kernel): Plan {
+    const call = this.#calls[kernel.name];
+    if (typeof call !== "function") throw new BackendError(`wasm: no kernel is named '${kernel.name}'`);
+    const reads = kernel.reads.map((name) => (name.endsWith("?") ? name.slice(0, -1) : name));
+    const plan = {
+      call: call as Call,
+      operands: [...kernel.writes, ...reads],
+      numbers: [...kernel.dims, ...kernel.scalars],
+    };
+    this.#plans.set(kernel, plan);
+    return plan;
   }
 
   async synchronize(): Promise<void> {
@@ -201,6 +223,13 @@ export class WasmBackend implements Backend {
   #expectAlive(): void {
     if (this.#isDisposed) throw new BackendError("wasm: the backend was disposed of");
   }
+}
+
+/** How many f32 the operands of a call hold. */
+function elements(values: Readonly<Record<string, Region>>, operands: readonly string[]): number {
+  let bytes = 0;
+  for (const name of operands) bytes += values[name]?.byteLength ?? 0;
+  return bytes / 4;
 }
 
 function address(region: Region): number {
