@@ -1,7 +1,7 @@
 // Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
 // register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
-import { exp1, expConstants, expTerm4, larger4, loadTail, log1, madd, max4, scratch, splat, sum4 } from "./simd";
+import { constant, exp1, expConstants, expTerm4, expTermWith, larger4, loadTail, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 import { gemm, pack, zeroRow } from "./tile";
 
 /** Keys of a tile: eight panels. */
@@ -69,9 +69,14 @@ function exponentials(row: usize, bytes: usize, m: f32, c: usize): f32 {
   const shift = splat(m);
   let sum0 = splat(0);
   let sum1 = splat(0);
+  const log2e = constant(c, 0), rounder = constant(c, 4), ln2High = constant(c, 8), ln2Low = constant(c, 12);
+  const c6 = constant(c, 16), c5 = constant(c, 20), c4 = constant(c, 24), c3 = constant(c, 28), c2 = constant(c, 32);
+  const one = constant(c, 36), least = constant(c, 40);
   for (const end = row + bytes; row < end; row += 32) {
-    const e0 = expTerm4(f32x4.sub(v128.load(row), shift), c);
-    const e1 = expTerm4(f32x4.sub(v128.load(row, 16), shift), c);
+    const x0 = f32x4.sub(v128.load(row), shift);
+    const x1 = f32x4.sub(v128.load(row, 16), shift);
+    const e0 = expTermWith(x0, log2e, rounder, ln2High, ln2Low, c6, c5, c4, c3, c2, one, least);
+    const e1 = expTermWith(x1, log2e, rounder, ln2High, ln2Low, c6, c5, c4, c3, c2, one, least);
     v128.store(row, e0);
     v128.store(row, e1, 16);
     sum0 = f32x4.add(sum0, e0);

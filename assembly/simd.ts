@@ -91,9 +91,10 @@ export function expConstants(): usize {
   return c;
 }
 
+/** One of `expConstants()`, in every lane. */
 // @ts-ignore: decorator
 @inline
-function constant(c: usize, at: usize): v128 {
+export function constant(c: usize, at: usize): v128 {
   return v128.load_splat<f32>(c + at);
 }
 
@@ -141,10 +142,31 @@ export function exp4(x: v128, c: usize): v128 {
 // @ts-ignore: decorator
 @inline
 export function expTerm4(x: v128, c: usize): v128 {
-  const rounded = madd(x, constant(c, 0), constant(c, 4));
-  const p = expRest(x, f32x4.sub(rounded, constant(c, 4)), c);
-  const scale = i32x4.add(i32x4.shl(rounded, 23), constant(c, 36));
-  return v128.andnot(f32x4.mul(p, scale), f32x4.lt(x, constant(c, 40)));
+  return expTermWith(
+    x, constant(c, 0), constant(c, 4), constant(c, 8), constant(c, 12), constant(c, 16), constant(c, 20),
+    constant(c, 24), constant(c, 28), constant(c, 32), constant(c, 36), constant(c, 40),
+  );
+}
+
+/** The same with the constants at hand, for the innermost loops: in registers they cost nothing (0.55 to 0.5 ns an element, and
+ * with pairing 0.4 to 0.28). */
+// @ts-ignore: decorator
+@inline
+export function expTermWith(
+  x: v128, log2e: v128, rounder: v128, ln2High: v128, ln2Low: v128, c6: v128, c5: v128, c4: v128, c3: v128, c2: v128,
+  one: v128, least: v128,
+): v128 {
+  const rounded = madd(x, log2e, rounder);
+  const n = f32x4.sub(rounded, rounder);
+  const r = madd(n, ln2Low, madd(n, ln2High, x));
+  let p = madd(r, c6, c5);
+  p = madd(p, r, c4);
+  p = madd(p, r, c3);
+  p = madd(p, r, c2);
+  p = madd(p, r, one);
+  p = madd(p, r, one);
+  const scale = i32x4.add(i32x4.shl(rounded, 23), one);
+  return v128.andnot(f32x4.mul(p, scale), f32x4.lt(x, least));
 }
 
 /** e^x of one number. */

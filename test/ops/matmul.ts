@@ -128,7 +128,7 @@ function widened(rows: number, k: number, n: number): OpCase {
   });
 }
 
-/** One on each side of a tile's edge: 4 or 6 rows by 8 columns (wasm), 64 by 64 (WGSL). */
+/** On each side of a tile's edges: 4 or 6 rows by 8 or 16 columns (wasm), 64 by 64 (WGSL). */
 const edges = [
   [1, 1, 1],
   [1, 7, 1],
@@ -142,6 +142,9 @@ const edges = [
   [64, 16, 64],
   [65, 17, 65],
   [63, 31, 66],
+  [10, 9, 24],
+  [11, 12, 25],
+  [49, 5, 15],
 ] as const;
 
 const transpositions = [false, true].flatMap((transposeA) =>
@@ -168,21 +171,27 @@ export const matmulCases = [
   ...transpositions.flatMap((t) => [
     matmulCase({ m: 7, k: 13, n: 9, ...t }),
     matmulCase({ m: 3, k: 11, n: 6, ...t }),
-    // One past the packed block of 256 by 512.
-    matmulCase({ m: 5, k: 257, n: 19, ...t }),
-    matmulCase({ m: 7, k: 3, n: 513, ...t }),
+    // One past the packed block of 512 by 256, and past the 96 rows that it is multiplied with in a turn.
+    matmulCase({ m: 5, k: 513, n: 19, ...t }, { samples: 24 }),
+    matmulCase({ m: 97, k: 3, n: 257, ...t }, { samples: 24 }),
+    // Up to eight rows are dot products, where B is transposed.
+    ...[1, 2, 4, 8, 9].map((m) => matmulCase({ m, k: 35, n: 65, ...t }, { samples: 24 })),
     matmulCase({ m: 5, k: 6, n: 7, batch: [2, 3], ...t }, { into: true }),
     matmulCase({ m: 6, k: 9, n: 10, alpha: -0.5, ...t }, { bias: true }),
     matmulCase({ m: 2, k: 9, n: 10, alpha: 3, ...t }, { into: true }),
   ]),
-  matmulCase({ m: 9, k: 257, n: 515, alpha: 0.25 }, { bias: true, samples: 4 }),
-  matmulCase({ m: 9, k: 513, n: 23 }, { into: true }),
+  matmulCase({ m: 9, k: 513, n: 259, alpha: 0.25 }, { bias: true, samples: 4 }),
+  matmulCase({ m: 9, k: 1025, n: 23 }, { into: true, samples: 24 }),
   matmulCase({ m: 3, k: 5, n: 4, batch: [3], transposeB: true }, { bias: true }),
   linearCase({ rows: [1], k: 1, n: 1 }),
   linearCase({ rows: [1], k: 37, n: 31, bias: true }),
   linearCase({ rows: [3], k: 6, n: 5, bias: true }),
   linearCase({ rows: [2, 7], k: 13, n: 9 }),
   linearCase({ rows: [2, 3, 4], k: 10, n: 8, bias: true }),
+  linearCase({ rows: [2, 7], k: 13, n: 9, residual: true }),
+  linearCase({ rows: [1], k: 20, n: 70, residual: true }),
+  linearCase({ rows: [50], k: 7, n: 66, residual: true }, { samples: 24 }),
+  linearCase({ rows: [3, 4], k: 6, n: 5, bias: true, residual: true }),
   widened(1, 7, 5),
   widened(9, 12, 11),
   ...nonFinite,

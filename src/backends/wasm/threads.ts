@@ -20,10 +20,11 @@ import { platformSpawn, type WorkerHandle } from "./spawn.js";
 
 /**
  * Shares a thread from which a job is cut into two chunks a thread instead of one, so that a thread that is held up
- * leaves some of its work to the others; a smaller job is over before that pays. The results do not depend on it: a
- * kernel computes each unit of its range in the same way wherever the range is cut.
+ * leaves some of its work to the others; a smaller job is over before that pays (training the model of width 64 on two
+ * threads ran at 33,000 tokens/s with 20 here and at 40,000 with 300). The results do not depend on it: a kernel
+ * computes each unit of its range in the same way wherever the range is cut.
  */
-const FINE_SHARES = 20;
+const FINE_SHARES = 300;
 
 /** Worker threads that share the kernels' memory. They join in as they come up; until then the caller is alone. */
 export class Threads {
