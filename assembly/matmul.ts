@@ -7,8 +7,8 @@ import { madd, scratch, splat, sum4 } from "./simd";
 
 /** Depth of a packed block: 16 columns by 512 are 32 KiB, which stay next to the registers while rows run past. */
 const KC: i32 = 512;
-/** Columns of a packed block: 512 by 256 floats are 512 KiB and stay in the second-level cache. */
-const NC: i32 = GEMM_COLS;
+/** Floats of a packed block: 512 by 256 are 512 KiB and stay in the second-level cache. A shallow one is wider. */
+const BLOCK: i32 = 512 * 256;
 /**
  * Rows of A that a block is multiplied with in a turn: 96 by 512 floats share that cache with it. The three were
  * chosen from a dozen by the mean rate over eight shapes (Zen 4: 104 GFLOP/s of 118, and 55.5 of 58.5 unpaired, where
@@ -158,9 +158,10 @@ function blocks(
   b: usize, bK: usize, bN: usize, rows: i32, k: i32, n: i32, alpha: f32,
 ): void {
   const isTransposed = aK != 4;
-  const packedA = scratch + <usize>(KC * NC << 2);
-  for (let j = 0; j < n; j += NC) {
-    const width = min(NC, n - j);
+  const packedA = scratch + (BLOCK << 2);
+  const widest = min(GEMM_COLS, BLOCK / min(KC, k) & ~15);
+  for (let j = 0; j < n; j += widest) {
+    const width = min(widest, n - j);
     const column = <usize>j << 2;
     let from = base ? base + column : zeroRow(width);
     let fromM = baseM;

@@ -17,7 +17,7 @@ export let tile_cols: i32 = 8;
 /** Room at the end of scratch, before its constants: for a tile that hangs over the last column, and before it for a row of zeros. */
 const EDGE_BYTES: i32 = 6 * 64;
 /** Most columns of one `gemm`. */
-export const GEMM_COLS: i32 = 256;
+export const GEMM_COLS: i32 = 512;
 
 /** A row of zeros: the base of a product that is added to nothing. */
 export function zeroRow(cols: i32): usize {

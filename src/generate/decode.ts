@@ -91,7 +91,9 @@ export async function* decode(
 
       const { likeliest, logprob } = await predict(arena, model, cache, pending, options.overlay, logits);
       const logSumExp = (logits?.[likeliest] ?? 0) - logprob;
-      const sampled = logits ? sample(logits, sampling, options.random, monitor?.banned) : likeliest;
+      const sampled = logits
+        ? sample(logits, sampling, options.random, monitor?.banned, likeliest)
+        : likeliest;
       const seen = logits && monitor?.observe({ generated, logits, likeliest, logSumExp, sampled });
       const notes = seen?.notes ?? {};
       const verdict = seen?.verdict ?? { action: "continue" };

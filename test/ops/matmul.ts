@@ -171,9 +171,9 @@ export const matmulCases = [
   ...transpositions.flatMap((t) => [
     matmulCase({ m: 7, k: 13, n: 9, ...t }),
     matmulCase({ m: 3, k: 11, n: 6, ...t }),
-    // One past the packed block of 512 by 256, and past the 96 rows that it is multiplied with in a turn.
+    // One past the packed block, 512 deep or 512 wide, and past the 96 rows that it is multiplied with in a turn.
     matmulCase({ m: 5, k: 513, n: 19, ...t }, { samples: 24 }),
-    matmulCase({ m: 97, k: 3, n: 257, ...t }, { samples: 24 }),
+    matmulCase({ m: 97, k: 3, n: 513, ...t }, { samples: 24 }),
     // Up to eight rows are dot products, where B is transposed.
     ...[1, 2, 4, 8, 9].map((m) => matmulCase({ m, k: 35, n: 65, ...t }, { samples: 24 })),
     matmulCase({ m: 5, k: 6, n: 7, batch: [2, 3], ...t }, { into: true }),
