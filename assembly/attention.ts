@@ -4,14 +4,14 @@
 import { constant, exp1, expConstants, expTerm4, expTermWith, larger4, loadTail, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 import { gemm, pack, zeroRow } from "./tile";
 
-/** Keys of a tile: eight panels. */
+/** Keys of a tile: whole panels, of 8 columns or of 16. */
 const KEYS: i32 = 64;
 /**
  * How far scores may rise above a row's maximum before it is moved and what was summed up so far scaled down: terms
  * stay under e^8, and most tiles spare their rows the scaling (FlashAttention-4's trick).
  */
 const SLACK: f32 = 8;
-/** Queries of a tile: a multiple of the register tile's height in both builds. */
+/** Queries of a tile: a multiple of the register tile's height, 4 or 6. */
 const QUERIES: i32 = 48;
 const TILE_ROW: usize = <usize>KEYS << 2;
 const TILE_BYTES: usize = <usize>QUERIES * TILE_ROW;

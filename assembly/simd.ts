@@ -98,7 +98,7 @@ export function constant(c: usize, at: usize): v128 {
   return v128.load_splat<f32>(c + at);
 }
 
-/** e^r · 1 for r = x - n · ln 2, |r| <= ln 2 / 2. */
+/** e^r for r = x - n · ln 2, |r| <= ln 2 / 2. */
 // @ts-ignore: decorator
 @inline
 function expRest(x: v128, n: v128, c: usize): v128 {

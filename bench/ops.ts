@@ -41,6 +41,9 @@ const { values: options } = parseArgs({
   },
 });
 
+/** One, so that a rate is a kernel's and not that of sharing it. */
+const THREADS = 1;
+
 /** The operands of a case on the backend, for the whole measurement. */
 function uploadAll(tape: Tape, opCase: OpCase, random: Random): Record<string, Tensor> {
   const entries = Object.entries(opCase.inputs(random)).map(([name, input]) => {
@@ -84,9 +87,9 @@ async function measure(backend: Backend, name: string, opCase: OpCase, info: Ben
     return {
       bench: task.name,
       who: "oriflamme",
-      variant: "portable",
+      variant: backend.variant,
       backend: backend.kind,
-      threads: 1,
+      threads: THREADS,
       dtype: info.dtype ?? "f32",
       shape: info.shape,
       median_seconds,
@@ -112,6 +115,7 @@ const backend = await createBackend({
   kind: options.backend,
   wasm: options.wasm,
   revectorize: options.revectorize,
+  threads: THREADS,
 } as BackendOptions);
 process.stderr.write(`${backend.description}\n`);
 for (const [name, list] of Object.entries(cases)) {

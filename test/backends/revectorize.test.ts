@@ -54,6 +54,7 @@ describe("the check of revectorised kernels", () => {
     }
   });
 
+  // Elsewhere no flag is set: V8 pairs vectors on x64 only.
   it.runIf(process.arch === "x64")("leaves V8's flags as they were", async () => {
     const v8 = await import("node:v8");
     // Two compilations with equal flags give equal fingerprints of V8's own cache of code.

@@ -9,6 +9,7 @@ const line = (who: string, variant: string | null, rate: number, bench = "matmul
   ...{ median_seconds: 1, rate, unit: "GFLOP/s" },
 });
 
+// It comes with the competitors, which the package's tests do without.
 describe.skipIf(!isInstalled)("the chart, where its library is installed", () => {
   it("has a bar for each, as long as its share of the fastest", async () => {
     const { chart } = await import(new URL("chart.mjs", PEERS).href);

@@ -18,12 +18,10 @@ export interface Suite {
   readonly patience: number;
 }
 
-const BY_NAME: Readonly<Record<SuiteName, Suite>> = {
+/** The suites by name. */
+export const SUITES: Readonly<Record<string, Suite>> = {
   matmul: { cases: matmulCases, prepare: prepareMatmul, dtypes: ["f32"], patience: 1 },
   attention: { cases: attentionCases, prepare: prepareAttention, dtypes: ["f32"], patience: 1 },
   train: { cases: trainCases, prepare: prepareTrain, dtypes: ["f32"], patience: 4 },
   decode: { cases: decodeCases, prepare: prepareDecode, dtypes: DECODE_DTYPES, patience: 1 },
-};
-
-/** The suites by name. */
-export const SUITES: Readonly<Record<string, Suite>> = BY_NAME;
+} satisfies Record<SuiteName, Suite>;

@@ -27,6 +27,7 @@ interface PageFunctions {
 /** The same bits everywhere. */
 const OPTIONS = { deterministic: true };
 
+// A browser is no dependency of the package.
 describe.skipIf(!hasChromium)("in Chromium", () => {
   let browser: Browser;
   let inNode: Awaited<ReturnType<typeof compute>>;

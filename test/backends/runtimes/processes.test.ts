@@ -42,6 +42,7 @@ beforeAll(async () => {
 for (const runtime of RUNTIMES) {
   const isThere = spawnSync(runtime.command, ["--version"], { env }).status === 0;
   if (!isThere) console.warn(`processes.test.ts: ${runtime.name} is skipped: it is not installed`);
+  // Deno and Bun are development dependencies that a platform may lack.
   describe.skipIf(!isThere)(`in ${runtime.name}`, () => {
     it.each([1, 2, 3])("gives the same bits on %s threads, and ends", async (threads) => {
       const result = await compute(runtime, { deterministic: true, threads }, threads);
