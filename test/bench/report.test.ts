@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
 import type { BenchCase, Measurement } from "../../src/cli/bench/case.js";
 import { caseName, rateOf } from "../../src/cli/bench/case.js";
@@ -76,9 +77,9 @@ describe("the share of the limit", () => {
 });
 
 describe("the table", () => {
-  /** The cells of the line that names all of these. */
+  /** The cells of the line that names all of these; whether it has colours is the terminal's affair. */
   const cells = (text: string, ...words: string[]) =>
-    text
+    stripVTControlCharacters(text)
       .split("\n")
       .find((line) => words.every((word) => line.includes(word)))
       ?.trim()
