@@ -1,7 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
 import type { Random } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
-import type { BenignSequence, FlagBatch, HarmfulSequence } from "./loss.js";
+import type { BenignSequence, FlagBatch } from "./loss.js";
+import { type Placement, placementLaw } from "./placement.js";
 
 /** Ids of a conversation, and where in the response its harm has become evident. */
 export interface FlagSequence {
@@ -76,6 +77,12 @@ function coveringTokens(
   return count;
 }
 
+/** How examples become sequences to train on. */
+export interface TrainingSequenceOptions extends SequenceOptions {
+  /** Where the flag will be put; `uniform` by default. Under `fixed` any onset will do. */
+  readonly placement?: Placement;
+}
+
 /** Sequences that training can use, and how many examples it can't. */
 export interface UsableSequences {
   readonly sequences: FlagSequence[];
@@ -91,12 +98,13 @@ export function usableSequences(
   tokenizer: Tokenizer,
   examples: readonly Example[],
   kind: "harmful" | "benign",
-  options: SequenceOptions,
+  options: TrainingSequenceOptions,
 ): UsableSequences {
+  const isAnywhere = kind === "benign" || options.placement === "fixed";
   const sequences = examples
     .map((example) => toSequence(tokenizer, example, options))
     .filter(({ prompt, response, onset }) => {
-      const placeable = kind === "benign" || onset <= response.length - 1;
+      const placeable = isAnywhere || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
     });
   return { sequences, leftOut: examples.length - sequences.length };
@@ -119,22 +127,30 @@ class Deck<T> {
   }
 }
 
-/** Makes batches: each example once before any comes again; the flag's place uniform on [onset, n - 1]. */
+/** What a batch holds. */
+export interface BatchOptions {
+  /** Harmful, and benign, conversations. */
+  readonly harmful: number;
+  readonly benign: number;
+  /** Where the flag is put; `uniform` by default. */
+  readonly placement?: Placement;
+}
+
+/** Makes batches: each example once before any comes again. */
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  sizes: { readonly harmful: number; readonly benign: number },
+  { placement = "uniform", ...sizes }: BatchOptions,
   random: Random,
 ): () => FlagBatch {
+  const placeFlag = placementLaw(placement);
   const harmfulDeck = new Deck(harmful, random);
   const benignDeck = new Deck(benign, random);
   return () => ({
-    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => withFlag(sequence, random)),
+    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => ({
+      ...sequence,
+      ...placeFlag(sequence.onset, sequence.response.length, random),
+    })),
     benign: benignDeck.draw(sizes.benign) as BenignSequence[],
   });
-}
-
-function withFlag(sequence: FlagSequence, random: Random): HarmfulSequence {
-  const { onset, response } = sequence;
-  return { ...sequence, insertAt: onset + random.below(response.length - onset) };
 }

@@ -181,6 +181,7 @@ describe("what is refused", () => {
     [{ clip: -1 }, /^clip must/],
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
+    [{ placement: "random" }, /^placement must be uniform/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],
     [{ loss: { reduction: "max" } }, /^reduction must be mean or sum, got 'max'/],
