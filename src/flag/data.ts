@@ -1,7 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
 import type { Random } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
-import type { BenignSequence, FlagBatch } from "./loss.js";
+import { Deck } from "./deck.js";
+import type { FlagBatch } from "./loss.js";
 import { type Placement, placementLaw } from "./placement.js";
 
 /** Ids of a conversation, and where in the response its harm has become evident. */
@@ -110,23 +111,6 @@ export function usableSequences(
   return { sequences, leftOut: examples.length - sequences.length };
 }
 
-/** Deals items in random order, again and again. */
-class Deck<T> {
-  #left: T[] = [];
-
-  constructor(
-    readonly items: readonly T[],
-    readonly random: Random,
-  ) {}
-
-  draw(count: number): T[] {
-    return Array.from({ length: this.items.length > 0 ? count : 0 }, () => {
-      if (this.#left.length === 0) this.#left = this.random.shuffle(this.items);
-      return this.#left.pop() as T;
-    });
-  }
-}
-
 /** What a batch holds. */
 export interface BatchOptions {
   /** Harmful, and benign, conversations. */
@@ -134,23 +118,36 @@ export interface BatchOptions {
   readonly benign: number;
   /** Where the flag is put; `uniform` by default. */
   readonly placement?: Placement;
+  /** Batches that are cut together from conversations sorted by length; 1, the default, leaves them as drawn. */
+  readonly bucket?: number;
 }
 
-/** Makes batches: each example once before any comes again. */
+/**
+ * Makes batches: each example once before any comes again, the benign ones of a batch as near in length to its
+ * harmful ones as the bucket at hand has them.
+ */
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  { placement = "uniform", ...sizes }: BatchOptions,
+  { placement = "uniform", bucket = 1, ...sizes }: BatchOptions,
   random: Random,
 ): () => FlagBatch {
   const placeFlag = placementLaw(placement);
-  const harmfulDeck = new Deck(harmful, random);
-  const benignDeck = new Deck(benign, random);
-  return () => ({
-    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => ({
-      ...sequence,
-      ...placeFlag(sequence.onset, sequence.response.length, random),
-    })),
-    benign: benignDeck.draw(sizes.benign) as BenignSequence[],
-  });
+  const harmfulDeck = new Deck(harmful, { size: sizes.harmful, bucket, lengthOf }, random);
+  const benignDeck = new Deck(benign, { size: sizes.benign, bucket, lengthOf }, random);
+  return () => {
+    const flagged = harmfulDeck.deal();
+    const longest = flagged.at(-1);
+    return {
+      harmful: flagged.map((sequence) => ({
+        ...sequence,
+        ...placeFlag(sequence.onset, sequence.response.length, random),
+      })),
+      benign: benignDeck.deal(longest && lengthOf(longest)),
+    };
+  };
+}
+
+function lengthOf({ prompt, response }: FlagSequence): number {
+  return prompt.length + response.length;
 }

@@ -24,6 +24,11 @@ export interface RedFlagHyperparameters {
   /** Harmful, and benign, conversations a batch. */
   readonly harmfulBatch: number;
   readonly benignBatch: number;
+  /**
+   * Batches that are cut together from conversations sorted by length, so that less padding goes through the
+   * model; 1 leaves them as they are drawn.
+   */
+  readonly bucket: number;
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
@@ -51,6 +56,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   accumulate: 1,
   harmfulBatch: 4,
   benignBatch: 4,
+  bucket: 16,
   rank: 64,
   alpha: 16,
   targets: "all",
@@ -106,6 +112,7 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const batches = {
     harmful: hyper.harmfulBatch,
     benign: hyper.benignBatch,
+    bucket: hyper.bucket,
     placement: hyper.placement,
   };
   const random = new Random(hyper.seed + 1);
@@ -154,6 +161,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
+    bucket: 1,
     rank: 1,
     maxResponse: 1,
     harmfulBatch: 0,

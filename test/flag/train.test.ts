@@ -170,6 +170,7 @@ describe("what is refused", () => {
     [{ steps: 0 }, /^steps must be an integer from 1, got 0/],
     [{ steps: 1.5 }, /^steps must/],
     [{ accumulate: 0 }, /^accumulate must/],
+    [{ bucket: 0 }, /^bucket must/],
     [{ rank: 0 }, /^rank must/],
     [{ maxResponse: 0 }, /^maxResponse must/],
     [{ harmfulBatch: -1 }, /^harmfulBatch must/],
