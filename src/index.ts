@@ -21,7 +21,7 @@ export {
   type RedFlagTraining,
   trainRedFlag,
 } from "./flag/train.js";
-export { addRedFlag, FlaggedModel, type RedFlagOptions } from "./flag/vocab.js";
+export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
 export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";

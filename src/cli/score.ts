@@ -29,7 +29,10 @@ export function scoreCommand(root: Command): Command {
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
     .requiredOption("--data <file>", "JSON Lines: prompt, response?")
-    .requiredOption("--out <file>", "JSON Lines: index, flag_max, flag_cumulative, first_flag, harmful")
+    .requiredOption(
+      "--out <file>",
+      "JSON Lines: index, flag_max, flag_cumulative, first_flag, flag_category?, harmful",
+    )
     .option("--shard <i/n>", "only every n-th input, from the i-th on (0 <= i < n)", parseShard)
     .option("--max-tokens <n>", "most tokens of a response, given or generated", integer(1), 512)
     .action(run);
@@ -63,6 +66,7 @@ async function run(options: ScoreOptions): Promise<void> {
           flag_max: score.max,
           flag_cumulative: score.cumulative,
           first_flag: score.first,
+          ...(score.category === null ? {} : { flag_category: score.category }),
           harmful: example.harmful ?? null,
         };
         lines.push(`${JSON.stringify(line)}\n`);
@@ -107,7 +111,7 @@ async function scoreSequence(
   const response: number[] = [];
   const options = { decision, policy: { kind: "annotate" }, maxTokens } as const;
   for await (const { token } of generate(flagged, sequence.prompt, options)) {
-    if (token !== null && token !== flagged.flagId) response.push(token);
+    if (token !== null && !flagged.isFlag(token)) response.push(token);
   }
   // The context has no place for a token that was generated after its last position.
   const room = flagged.model.config.contextLength - sequence.prompt.length;

@@ -1,11 +1,28 @@
 import type { Command } from "commander";
-import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
-import { addRedFlag } from "../flag/vocab.js";
-import { readJsonLines } from "../formats/jsonl.js";
+import { RED_FLAG_DEFAULTS, type RedFlagHyperparameters, trainRedFlag } from "../flag/train.js";
+import { addRedFlag, type RowInit } from "../flag/vocab.js";
+import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
+
+/** What --config may set: hyperparameters, and how the flag enters the vocabulary; see `RedFlagOptions`. */
+interface TrainSettings extends RedFlagHyperparameters {
+  readonly token: string;
+  readonly categories: readonly string[];
+  readonly init: RowInit;
+  /** The token to reuse, or one for each category; none appends. */
+  readonly reuse: readonly (string | number)[];
+}
+
+const TRAIN_DEFAULTS: TrainSettings = {
+  ...RED_FLAG_DEFAULTS,
+  token: "<rf>",
+  categories: [],
+  init: "mean",
+  reuse: [],
+};
 
 interface TrainCommandOptions extends ModelOptions {
   readonly harmful: string;
@@ -13,6 +30,8 @@ interface TrainCommandOptions extends ModelOptions {
   readonly out: string;
   readonly config?: string;
   readonly steps?: number;
+  /** Names, or `data`. */
+  readonly categories?: string;
 }
 
 /** `train`: teaches a model the red flag and writes it as a PEFT adapter. */
@@ -23,16 +42,20 @@ export function trainCommand(root: Command): Command {
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
-    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")
+    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?, category?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response")
     .requiredOption("--out <folder>", "PEFT adapter folder")
     .option("--config <file>", "JSON of hyperparameters")
     .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1))
+    .option(
+      "--categories <list>",
+      "a flag for each of these categories of harm: names with commas between, or data for those of --harmful",
+    )
     .action(run);
 }
 
 async function run(options: TrainCommandOptions): Promise<void> {
-  const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  const { token, categories, init, reuse, ...config } = await readConfig(options.config, TRAIN_DEFAULTS);
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
@@ -40,10 +63,18 @@ async function run(options: TrainCommandOptions): Promise<void> {
     const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
     const bar = progressBar("train", steps);
     const start = performance.now();
-    const training = trainRedFlag(await addRedFlag(model), {
+    const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
+    const flagged = await addRedFlag(model, {
+      seed,
+      categories: options.categories ? categoriesOf(options.categories, harmful) : (categories ?? []),
+      ...(token === undefined ? {} : { token }),
+      ...(init === undefined ? {} : { init }),
+      ...(reuse?.length ? { reuse } : {}),
+    });
+    const training = trainRedFlag(flagged, {
       ...config,
       steps,
-      seed: options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed,
+      seed,
       harmful,
       benign,
       onStep: ({ step, loss, terms, lr, tokensPerSecond }) => {
@@ -63,4 +94,12 @@ async function run(options: TrainCommandOptions): Promise<void> {
       );
     }
   });
+}
+
+/** The categories that --categories names; those of the data in the order of their names. */
+function categoriesOf(text: string, harmful: readonly Example[]): string[] {
+  if (text !== "data") return text.split(",");
+  const found = harmful.flatMap(({ category }) => category ?? []);
+  if (found.length === 0) throw new RangeError("--categories data: no harmful example has a category");
+  return [...new Set(found)].sort();
 }

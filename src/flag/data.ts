@@ -13,6 +13,8 @@ export interface FlagSequence {
   readonly response: readonly number[];
   /** Tokens of the response that cover the example's `onset`, or the least offset asked for. */
   readonly onset: number;
+  /** The flag that is its target, where there are several. */
+  readonly flagId?: number;
 }
 
 /** How examples become ids. */
@@ -82,6 +84,8 @@ function coveringTokens(
 export interface TrainingSequenceOptions extends SequenceOptions {
   /** Where the flag will be put; `uniform` by default. Under `fixed` any onset will do. */
   readonly placement?: Placement;
+  /** The flag for a category of harm, undefined where it has none; by default no sequence names its flag. */
+  readonly flagFor?: (category: string | undefined) => number | undefined;
 }
 
 /** Sequences that training can use, and how many examples it can't. */
@@ -94,6 +98,7 @@ export interface UsableSequences {
 /**
  * Ids of examples for training. Left out are those without a prompt or a response, and of the harmful ones those
  * whose onset lies past the cut response.
+ * @throws RangeError naming the harmful example whose category has no flag
  */
 export function usableSequences(
   tokenizer: Tokenizer,
@@ -103,12 +108,28 @@ export function usableSequences(
 ): UsableSequences {
   const isAnywhere = kind === "benign" || options.placement === "fixed";
   const sequences = examples
-    .map((example) => toSequence(tokenizer, example, options))
+    .map((example, index) => ({
+      ...toSequence(tokenizer, example, options),
+      ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
+    }))
     .filter(({ prompt, response, onset }) => {
       const placeable = isAnywhere || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
     });
   return { sequences, leftOut: examples.length - sequences.length };
+}
+
+function flagOf(
+  { category }: Example,
+  index: number,
+  flagFor: (category: string | undefined) => number | undefined,
+): number {
+  const flagId = flagFor(category);
+  if (flagId !== undefined) return flagId;
+  const problem = category === undefined ? "has no category" : `no flag is for its category '${category}'`;
+  throw new RangeError(
+    `harmful example ${index}: ${problem}; name it in categories, or 'other' for the rest`,
+  );
 }
 
 /** What a batch holds. */

@@ -99,7 +99,11 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
-  const options = { ...hyper, contextLength: model.config.contextLength };
+  const options = {
+    ...hyper,
+    contextLength: model.config.contextLength,
+    flagFor: (category: string | undefined) => flagged.flagFor(category),
+  };
   const usable = {
     harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
     benign: usableSequences(model.tokenizer, benign, "benign", options),
