@@ -1,7 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
-import type { Random } from "../random.js";
+import type { Random, RandomState } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
-import type { BenignSequence, FlagBatch, HarmfulSequence } from "./loss.js";
+import type { BatchSource } from "../train/batches.js";
+import type { FlagBatch, HarmfulSequence } from "./loss.js";
 
 /** Ids of a conversation, and where in the response its harm has become evident. */
 export interface FlagSequence {
@@ -11,6 +12,8 @@ export interface FlagSequence {
   readonly response: readonly number[];
   /** Tokens of the response that cover the example's `onset`, or the least offset asked for. */
   readonly onset: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** How examples become ids. */
@@ -94,7 +97,7 @@ export function usableSequences(
   options: SequenceOptions,
 ): UsableSequences {
   const sequences = examples
-    .map((example) => toSequence(tokenizer, example, options))
+    .map((example, index) => ({ ...toSequence(tokenizer, example, options), index }))
     .filter(({ prompt, response, onset }) => {
       const placeable = kind === "benign" || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
@@ -104,7 +107,8 @@ export function usableSequences(
 
 /** Deals items in random order, again and again. */
 class Deck<T> {
-  #left: T[] = [];
+  /** Places in `items`, the next one last. Plain JSON: the deck's state. */
+  left: number[] = [];
 
   constructor(
     readonly items: readonly T[],
@@ -113,10 +117,18 @@ class Deck<T> {
 
   draw(count: number): T[] {
     return Array.from({ length: this.items.length > 0 ? count : 0 }, () => {
-      if (this.#left.length === 0) this.#left = this.random.shuffle(this.items);
-      return this.#left.pop() as T;
+      if (this.left.length === 0) this.left = this.random.shuffle([...this.items.keys()]);
+      return this.items[this.left.pop() as number] as T;
     });
   }
+}
+
+/** Where `flagBatches` stands. */
+interface FlagBatchesState {
+  readonly random: RandomState;
+  /** What is left of the decks. */
+  readonly harmful: readonly number[];
+  readonly benign: readonly number[];
 }
 
 /** Makes batches: each example once before any comes again; the flag's place uniform on [onset, n - 1]. */
@@ -125,13 +137,33 @@ export function flagBatches(
   benign: readonly FlagSequence[],
   sizes: { readonly harmful: number; readonly benign: number },
   random: Random,
-): () => FlagBatch {
+): BatchSource<FlagBatch> {
   const harmfulDeck = new Deck(harmful, random);
   const benignDeck = new Deck(benign, random);
-  return () => ({
-    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => withFlag(sequence, random)),
-    benign: benignDeck.draw(sizes.benign) as BenignSequence[],
-  });
+  return {
+    next: () => ({
+      harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => withFlag(sequence, random)),
+      benign: benignDeck.draw(sizes.benign),
+    }),
+    get state(): FlagBatchesState {
+      return { random: random.state, harmful: [...harmfulDeck.left], benign: [...benignDeck.left] };
+    },
+    set state(state: unknown) {
+      const { random: drawn, harmful, benign } = state as FlagBatchesState;
+      random.state = drawn;
+      harmfulDeck.left = [...harmful];
+      benignDeck.left = [...benign];
+    },
+    describe: ({ harmful, benign }) =>
+      [named("harmful", harmful), named("benign", benign)].filter((text) => text !== "").join(", "),
+  };
+}
+
+/** The examples of one kind in a batch, as in `harmful examples 3, 17`. */
+function named(kind: string, sequences: readonly { readonly index?: number }[]): string {
+  if (sequences.length === 0) return "";
+  const places = sequences.map(({ index }) => index ?? "?").join(", ");
+  return `${kind} ${sequences.length === 1 ? "example" : "examples"} ${places}`;
 }
 
 function withFlag(sequence: FlagSequence, random: Random): HarmfulSequence {

@@ -101,11 +101,11 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
   const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
   const random = new Random(hyper.seed + 1);
-  const nextBatch = flagBatches(usable.harmful.sequences, usable.benign.sequences, sizes, random);
+  const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, sizes, random);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), nextBatch, {
+  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
     ...hyper,
     warmup,
     signal,
