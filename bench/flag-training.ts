@@ -81,8 +81,13 @@ for (const shape of SHAPES) {
   };
   const steps = { ...OPTIONS, steps: Number.MAX_SAFE_INTEGER };
   const runs = {
-    flag: train(adapter.parameters, redFlagLoss(flagged), () => batch, steps),
-    plain: train(adapter.parameters, responseLoss(flagged), () => conversations, steps),
+    flag: train(adapter.parameters, redFlagLoss(flagged), { next: () => batch, state: null }, steps),
+    plain: train(
+      adapter.parameters,
+      responseLoss(flagged),
+      { next: () => conversations, state: null },
+      steps,
+    ),
   };
   const seconds: Record<keyof typeof runs, number[]> = { flag: [], plain: [] };
   for (let i = 0; i < 2 + Number(options.steps); i++) {

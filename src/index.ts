@@ -10,6 +10,7 @@ export { type Decision, parseDecision } from "./flag/decision.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
+export type { Placement } from "./flag/placement.js";
 export { type Policy, parsePolicy } from "./flag/policy.js";
 export { type FlagScore, FlagScorer, type Utility } from "./flag/score.js";
 export { loadRedFlag, saveRedFlag } from "./flag/store.js";

@@ -12,7 +12,7 @@ export interface LossReport {
   readonly loss: number;
   /** Its parts, by name. */
   readonly terms: Readonly<Record<string, number>>;
-  /** Tokens that went through the model. */
+  /** Tokens that went through the model, padding not counted. */
   readonly tokens: number;
 }
 

@@ -225,7 +225,7 @@ describe("the layout", () => {
     ];
     const benign = [{ prompt: [6], response: [7, 8] }];
     const found = layout({ harmful, benign }, 99);
-    expect(found).toMatchObject({ sequences: 3, post: 3 });
+    expect(found).toMatchObject({ sequences: 3, tokens: 11, post: 3 });
     // The last token of each is only predicted.
     expect([...found.ids]).toEqual([1, 2, 3, 4, 99, 5, 1, 7, 99, 0, 0, 0, 6, 7, 0, 0, 0, 0]);
     expect([...found.refIds]).toEqual([1, 2, 3, 4, 5, 1, 7, 0, 0, 0, 6, 7, 0, 0, 0]);
