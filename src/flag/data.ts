@@ -1,7 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
-import type { Random } from "../random.js";
+import type { Random, RandomState } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
-import { Deck } from "./deck.js";
+import type { BatchSource } from "../train/batches.js";
+import { Deck, type DeckState } from "./deck.js";
 import type { FlagBatch } from "./loss.js";
 import { type Placement, placementLaw } from "./placement.js";
 
@@ -15,6 +16,8 @@ export interface FlagSequence {
   readonly onset: number;
   /** The flag that is its target, where there are several. */
   readonly flagId?: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** How examples become ids. */
@@ -110,6 +113,7 @@ export function usableSequences(
   const sequences = examples
     .map((example, index) => ({
       ...toSequence(tokenizer, example, options),
+      index,
       ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
     }))
     .filter(({ prompt, response, onset }) => {
@@ -132,6 +136,13 @@ function flagOf(
   );
 }
 
+/** Where `flagBatches` stands. */
+interface FlagBatchesState {
+  readonly random: RandomState;
+  readonly harmful: DeckState;
+  readonly benign: DeckState;
+}
+
 /** What a batch holds. */
 export interface BatchOptions {
   /** Harmful, and benign, conversations. */
@@ -152,21 +163,41 @@ export function flagBatches(
   benign: readonly FlagSequence[],
   { placement = "uniform", bucket = 1, ...sizes }: BatchOptions,
   random: Random,
-): () => FlagBatch {
+): BatchSource<FlagBatch> {
   const placeFlag = placementLaw(placement);
   const harmfulDeck = new Deck(harmful, { size: sizes.harmful, bucket, lengthOf }, random);
   const benignDeck = new Deck(benign, { size: sizes.benign, bucket, lengthOf }, random);
-  return () => {
-    const flagged = harmfulDeck.deal();
-    const longest = flagged.at(-1);
-    return {
-      harmful: flagged.map((sequence) => ({
-        ...sequence,
-        ...placeFlag(sequence.onset, sequence.response.length, random),
-      })),
-      benign: benignDeck.deal(longest && lengthOf(longest)),
-    };
+  return {
+    next() {
+      const flagged = harmfulDeck.deal();
+      const longest = flagged.at(-1);
+      return {
+        harmful: flagged.map((sequence) => ({
+          ...sequence,
+          ...placeFlag(sequence.onset, sequence.response.length, random),
+        })),
+        benign: benignDeck.deal(longest && lengthOf(longest)),
+      };
+    },
+    get state(): FlagBatchesState {
+      return { random: random.state, harmful: harmfulDeck.state, benign: benignDeck.state };
+    },
+    set state(state: unknown) {
+      const stand = state as FlagBatchesState;
+      random.state = stand.random;
+      harmfulDeck.state = stand.harmful;
+      benignDeck.state = stand.benign;
+    },
+    describe: ({ harmful, benign }) =>
+      [named("harmful", harmful), named("benign", benign)].filter((text) => text !== "").join(", "),
   };
+}
+
+/** The examples of one kind in a batch, as in `harmful examples 3, 17`. */
+function named(kind: string, sequences: readonly { readonly index?: number }[]): string {
+  if (sequences.length === 0) return "";
+  const places = sequences.map(({ index }) => index ?? "?").join(", ");
+  return `${kind} ${sequences.length === 1 ? "example" : "examples"} ${places}`;
 }
 
 function lengthOf({ prompt, response }: FlagSequence): number {

@@ -19,12 +19,15 @@ export interface HarmfulSequence {
   readonly insertAt: number;
   /** Which of several flags; the model's first where nothing is said. */
   readonly flagId?: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** A benign conversation. */
 export interface BenignSequence {
   readonly prompt: readonly number[];
   readonly response: readonly number[];
+  readonly index?: number;
 }
 
 export interface FlagBatch {
