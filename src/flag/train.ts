@@ -21,6 +21,8 @@ export interface RedFlagHyperparameters {
   readonly clip: number;
   /** Batches a step. */
   readonly accumulate: number;
+  /** Keep less of the forward pass in memory, for a second one in the backward; the results are the same. */
+  readonly gradientCheckpointing: boolean;
   /** Harmful, and benign, conversations a batch. */
   readonly harmfulBatch: number;
   readonly benignBatch: number;
@@ -54,6 +56,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   weightDecay: 0,
   clip: 1,
   accumulate: 1,
+  gradientCheckpointing: false,
   harmfulBatch: 4,
   benignBatch: 4,
   bucket: 16,

@@ -28,6 +28,8 @@ export interface TrainOptions extends Schedule, AdamWOptions {
   readonly accumulate: number;
   /** Most Euclidean norm of the gradient; longer ones are scaled down. Infinity for none. */
   readonly clip: number;
+  /** Run each block of the network again in its backward instead of keeping what lies inside it. */
+  readonly gradientCheckpointing?: boolean;
   /** Ends the run between two steps. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -60,7 +62,7 @@ export async function* train<Batch>(
       await yieldToEventLoop();
       options.signal?.throwIfAborted();
       const start = performance.now();
-      const report = await gradientOf(arena, loss, batches, options.accumulate, step + 1);
+      const report = await gradientOf(arena, loss, batches, options, step + 1);
       const tape = new Tape(arena, false);
       const gradientNorm = await optimiser.gradientNorm(tape);
       if (!Number.isFinite(gradientNorm)) {
@@ -83,7 +85,7 @@ async function gradientOf<Batch>(
   arena: Arena,
   loss: Loss<Batch>,
   batches: BatchSource<Batch>,
-  accumulate: number,
+  { accumulate, gradientCheckpointing = false }: TrainOptions,
   step: number,
 ): Promise<LossReport> {
   let total = 0;
@@ -91,7 +93,7 @@ async function gradientOf<Batch>(
   const terms: Record<string, number> = {};
   for (let i = 0; i < accumulate; i++) {
     arena.reset();
-    const tape = new Tape(arena);
+    const tape = new Tape(arena, true, { checkpoint: gradientCheckpointing });
     const batch = batches.next();
     const read = loss(tape, batch, 1 / accumulate);
     tape.backward();
