@@ -39,6 +39,7 @@ export { argmax } from "./ops/argmax.js";
 export { type AttentionOptions, attention } from "./ops/attention.js";
 export { columns } from "./ops/columns.js";
 export { crossEntropy, type LossOptions } from "./ops/cross-entropy.js";
+export { type DropoutOptions, dropout } from "./ops/dropout.js";
 export { embedding } from "./ops/embedding.js";
 export { gelu } from "./ops/gelu.js";
 export { type KlDirection, type KlOptions, kl } from "./ops/kl.js";

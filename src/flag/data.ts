@@ -152,6 +152,8 @@ export interface BatchOptions {
   readonly placement?: Placement;
   /** Batches that are cut together from conversations sorted by length; 1, the default, leaves them as drawn. */
   readonly bucket?: number;
+  /** Whether batches bring a seed for the adapter's dropout. */
+  readonly dropout?: boolean;
 }
 
 /**
@@ -161,7 +163,7 @@ export interface BatchOptions {
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  { placement = "uniform", bucket = 1, ...sizes }: BatchOptions,
+  { placement = "uniform", bucket = 1, dropout = false, ...sizes }: BatchOptions,
   random: Random,
 ): BatchSource<FlagBatch> {
   const placeFlag = placementLaw(placement);
@@ -177,6 +179,7 @@ export function flagBatches(
           ...placeFlag(sequence.onset, sequence.response.length, random),
         })),
         benign: benignDeck.deal(longest && lengthOf(longest)),
+        ...(dropout ? { dropoutSeed: random.uint32() } : {}),
       };
     },
     get state(): FlagBatchesState {

@@ -33,6 +33,8 @@ export interface BenignSequence {
 export interface FlagBatch {
   readonly harmful: readonly HarmfulSequence[];
   readonly benign: readonly BenignSequence[];
+  /** Of the adapter's dropout, in [0, 2^32); without it nothing is dropped. */
+  readonly dropoutSeed?: number;
 }
 
 /** Weights and forms of the three terms (PAPER.md, "Training objective"). */
@@ -167,7 +169,9 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
       );
 
     const reference = at.kl.length > 0 ? referenceRows(tape, flagged, at) : undefined;
-    const { model, overlay } = flagged;
+    const { model, adapter } = flagged;
+    const { dropoutSeed: seed } = batch;
+    const overlay = adapter && seed !== undefined ? adapter.dropping(seed) : flagged.overlay;
     const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay });
     let ceRows: Tensor | undefined;
     if (at.ce.length > 0) {

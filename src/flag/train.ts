@@ -34,7 +34,9 @@ export interface RedFlagHyperparameters {
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
-  /** Names of linear layers without their number (`q`, `output`, …), or `all`. */
+  /** Share of an addition's input that is dropped, in [0, 1). */
+  readonly dropout: number;
+  /** Names of linear layers, without their number (`q`, `output`, …) for all or whole (`layers.3.q`), or `all`. */
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
@@ -62,6 +64,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   bucket: 16,
   rank: 64,
   alpha: 16,
+  dropout: 0,
   targets: "all",
   loss: FLAG_LOSS,
   placement: "uniform",
@@ -115,12 +118,14 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   expectUsable("benign", usable.benign, hyper.benignBatch);
 
   const targets = targetLayers(flagged, hyper.targets);
-  const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
+  const { rank, alpha, dropout } = hyper;
+  const adapter = flagged.attach({ rank, alpha, targets, ...(dropout > 0 ? { dropout } : {}) }, hyper.seed);
   const dealt = {
     harmful: hyper.harmfulBatch,
     benign: hyper.benignBatch,
     bucket: hyper.bucket,
     placement: hyper.placement,
+    dropout: hyper.dropout > 0,
   };
   const random = new Random(hyper.seed + 1);
   const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
@@ -143,17 +148,17 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   };
 }
 
-/** Full names of the layers that `targets` names. */
+/** Full names of the layers that `targets` names, by these or by their kind. */
 function targetLayers(flagged: FlaggedModel, targets: "all" | readonly string[]): string[] {
   const layers = linearLayers(flagged.model.config);
   if (targets === "all") return layers;
   const kindOf = (name: string) => name.slice(name.lastIndexOf(".") + 1);
   const kinds = new Set(layers.map(kindOf));
-  const unknown = targets.find((target) => !kinds.has(target));
+  const unknown = targets.find((target) => !kinds.has(target) && !layers.includes(target));
   if (unknown !== undefined) {
     throw new RangeError(`targets: '${unknown}' is none of the model's layers: ${[...kinds].join(", ")}`);
   }
-  return layers.filter((name) => targets.includes(kindOf(name)));
+  return layers.filter((name) => targets.includes(kindOf(name)) || targets.includes(name));
 }
 
 function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, batch: number): void {
@@ -199,6 +204,8 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {
     if (!(value >= 0)) throw new RangeError(`${name} must be a number from 0, got ${value}`);
   }
+  if (!(hyper.dropout >= 0 && hyper.dropout < 1))
+    throw new RangeError(`dropout must be in [0, 1), got ${hyper.dropout}`);
   if (hyper.harmfulBatch + hyper.benignBatch === 0)
     throw new RangeError("a batch must hold at least one example");
 }

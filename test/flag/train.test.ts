@@ -149,6 +149,8 @@ describe("a run", () => {
       "layers.1.q",
       "layers.1.down",
     ]);
+    await trainRedFlag(flagged, { ...training, targets: ["layers.1.up", "k"], steps: 1 });
+    expect(flagged.adapter?.config.targets).toEqual(["layers.0.k", "layers.1.k", "layers.1.up"]);
   });
 
   it("takes a warm-up below 1 as a share of the steps", async () => {
@@ -179,6 +181,7 @@ describe("what is refused", () => {
     [{ lr: -1 }, /^lr must/],
     [{ lr: Number.NaN }, /^lr must/],
     [{ alpha: -1 }, /^alpha must/],
+    [{ dropout: 1 }, /^dropout must be in \[0, 1\), got 1/],
     [{ clip: -1 }, /^clip must/],
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
