@@ -56,7 +56,16 @@ export { Tape } from "./tape.js";
 export { Arena, Parameters, Tensor } from "./tensor.js";
 export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
 export type { BatchSource } from "./train/batches.js";
+export { Checkpoint, type CheckpointOptions, hasCheckpoint, removeCheckpoint } from "./train/checkpoint.js";
+export { digestOf, digestOfParameters, type Fact, type Fingerprint, factsOf } from "./train/fingerprint.js";
 export { languageLoss } from "./train/language.js";
 export { AdamW, type AdamWOptions } from "./train/optimiser.js";
 export { learningRate, type Schedule } from "./train/schedule.js";
-export { type Loss, type LossReport, type TrainOptions, type TrainStep, train } from "./train/trainer.js";
+export {
+  type Loss,
+  type LossReport,
+  type TrainOptions,
+  type TrainStep,
+  train,
+  type Validation,
+} from "./train/trainer.js";
