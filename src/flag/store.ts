@@ -6,11 +6,13 @@ import {
   type LoraFactors,
   moduleName,
   readAdapter,
+  updateFacts,
   writeAdapter,
 } from "../formats/peft.js";
 import { type Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
 import type { Model } from "../model/model.js";
+import { type Calibration, type CalibrationFacts, calibrationFacts, readCalibration } from "./calibration.js";
 import { selfTest } from "./self-test.js";
 import { addRedFlag, FlaggedModel, type RowInit } from "./vocab.js";
 
@@ -25,7 +27,7 @@ interface Facts {
   /** Rows of the base's vocabulary, and some of its weights, to know it again. */
   readonly vocabSize: number;
   readonly base: readonly number[];
-  readonly calibration: { readonly threshold: number } | null;
+  readonly calibration: CalibrationFacts | null;
 }
 
 /** Numbers that are taken from the base to know it again. */
@@ -50,19 +52,32 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
   }
   const input = await adapter.rows.input.read();
   const output = model.config.tied ? input : await adapter.rows.output.read();
-  const facts: Facts = {
+  const facts = await factsOf(flagged);
+  const { rank, alpha } = adapter.config;
+  const rows = { ids: [...adapter.rows.ids], input, output };
+  const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
+  await writeAdapter(path, { rank, alpha, targets, lora, rows, facts: { ...facts } }, model.config);
+}
+
+/**
+ * Writes a calibration into the `oriflamme.json` of an adapter folder; what else it tells stays. Node only.
+ * @throws FormatError naming the file that cannot be read or written
+ */
+export async function saveCalibration(path: string, calibration: Calibration): Promise<void> {
+  await updateFacts(path, { calibration: calibrationFacts(calibration) });
+}
+
+async function factsOf(flagged: FlaggedModel): Promise<Facts> {
+  const { model, calibration } = flagged;
+  return {
     version: 1,
     token: flagged.token,
     id: flagged.flagId,
     init: flagged.init,
     vocabSize: model.config.vocabSize,
     base: await probe(model),
-    calibration: flagged.calibration,
+    calibration: calibration && calibrationFacts(calibration),
   };
-  const { rank, alpha } = adapter.config;
-  const rows = { ids: [...adapter.rows.ids], input, output };
-  const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
-  await writeAdapter(path, { rank, alpha, targets, lora, rows, facts: { ...facts } }, model.config);
 }
 
 /**
@@ -108,7 +123,9 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
 }
 
 /** Our facts as a file has them: any may be missing. */
-function readFacts(fields: Fields): Partial<Facts> {
+type KnownFacts = Partial<Omit<Facts, "calibration">> & { readonly calibration: Calibration | null };
+
+function readFacts(fields: Fields): KnownFacts {
   const base = fields.get("base");
   const isList =
     Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
@@ -119,7 +136,7 @@ function readFacts(fields: Fields): Partial<Facts> {
     ...(fields.has("id") ? { id: fields.integer("id", { least: 0 }) } : {}),
     ...(fields.has("init") ? { init: fields.string("init") as RowInit } : {}),
     ...(isList ? { base, vocabSize: fields.integer("vocabSize") } : {}),
-    calibration: calibration && { threshold: calibration.positive("threshold") },
+    calibration: calibration && readCalibration(calibration),
   };
 }
 
@@ -127,7 +144,7 @@ function readFacts(fields: Fields): Partial<Facts> {
 async function withInitialRows(
   model: Model,
   ids: readonly number[],
-  facts: Partial<Facts>,
+  facts: KnownFacts,
 ): Promise<FlaggedModel> {
   const init = facts.init ?? "mean";
   const first = ids[0] as number;
@@ -139,7 +156,7 @@ async function withInitialRows(
   start.dispose();
   const initial = { ids, input: rows.input, output: rows.output };
   const reference = new RowOverlay(model, initial);
-  return new FlaggedModel(model, facts.token ?? "<rf>", init, initial, reference, facts.calibration ?? null);
+  return new FlaggedModel(model, facts.token ?? "<rf>", init, initial, reference, facts.calibration);
 }
 
 function fillAdapter(adapter: Adapter, data: AdapterData, rows: RowValues): void {
@@ -162,11 +179,7 @@ async function probe(model: Model): Promise<number[]> {
   return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
 }
 
-async function expectBase(
-  model: Model,
-  { base = [], vocabSize }: Partial<Facts>,
-  file: string,
-): Promise<void> {
+async function expectBase(model: Model, { base = [], vocabSize }: KnownFacts, file: string): Promise<void> {
   if (vocabSize !== model.config.vocabSize) {
     throw new FormatError(
       file,

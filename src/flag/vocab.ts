@@ -2,6 +2,8 @@ import { Adapter, type AdapterConfig, RowOverlay, type RowValues } from "../mode
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
+import type { Calibration } from "./calibration.js";
+import type { Decision } from "./decision.js";
 
 /** Where the flag's row comes from before training. */
 export type RowInit = "mean" | "reserved" | `copy:${string}` | `normal(${number})`;
@@ -36,9 +38,14 @@ export class FlaggedModel {
     /** The row before training. */
     readonly initial: RowValues,
     readonly reference: RowOverlay,
-    /** Threshold fitted to benign data, where there is one. */
-    readonly calibration: { readonly threshold: number } | null = null,
+    /** The decision fitted to benign data, where there is one. */
+    public calibration: Calibration | null = null,
   ) {}
+
+  /** When the flag counts as raised where nobody says otherwise: as calibrated, else at P(flag) >= 0.5. */
+  get decision(): Decision {
+    return this.calibration?.decision ?? { kind: "threshold", level: 0.5 };
+  }
 
   /** The flag's token id. */
   get flagId(): number {
