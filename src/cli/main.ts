@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
 import { benchCommand } from "./bench.js";
 import { demoCommand } from "./demo.js";
+import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { logitsCommand } from "./logits.js";
 import { withGlobalOptions } from "./options.js";
@@ -18,6 +19,7 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  evalCommand,
   benchCommand,
 ];
 

@@ -36,6 +36,10 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer", "--dtype"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
   score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer", "--dtype"],
+  eval: [
+    ...["--model", "--adapter", "--harmful", "--benign", "--out", "--tokenizer", "--dtype", "--decision"],
+    ...["--max-tokens", "--generate", "--resamples"],
+  ],
   bench: ["--time", "--peers", "--chart", "matmul", "attention", "train", "decode"],
 };
 const EVERYWHERE = [
