@@ -6,6 +6,7 @@ import { type Decision, parseDecision } from "../flag/decision.js";
 import { loadRedFlag } from "../flag/store.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { writeFolder } from "../formats/write.js";
+import { fingerprint } from "./fingerprint.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer, parsed } from "./options.js";
 import { jsonLine, type Progress, progressBar, table } from "./terminal.js";
@@ -51,7 +52,13 @@ async function run(options: EvalOptions): Promise<void> {
   const { adapter: folders, ...modelOptions } = options;
   await withModel(modelOptions, async ({ model, backend }) => {
     const settings: EvaluationOptions = { ...options, seed: options.seed ?? 0 };
-    const adapters = folders.map((path) => () => loadRedFlag(model, path));
+    const data = fingerprint(benign.examples);
+    const calibratedHere: string[] = [];
+    const adapters = folders.map((path) => async () => {
+      const flagged = await loadRedFlag(model, path);
+      if (flagged.calibration?.fit?.data === data) calibratedHere.push(path);
+      return flagged;
+    });
     const { progress, stop } = evalProgress();
     const findings = await evaluate(
       { model, adapters, harmful, benign, decision: options.decision, onProgress: progress },
@@ -68,6 +75,11 @@ async function run(options: EvalOptions): Promise<void> {
     };
     await writeFolder(options.out, new Map([["metrics.json", `${JSON.stringify(evaluation, null, 2)}\n`]]));
     show(options, evaluation);
+    if (calibratedHere.length > 0 && !options.json) {
+      process.stdout.write(
+        `${options.benign}: ${calibratedHere.join(", ")} had its level from these; the share falsely flagged is no test\n`,
+      );
+    }
   });
 }
 

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
 import { benchCommand } from "./bench.js";
+import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
@@ -19,6 +20,7 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  calibrateCommand,
   evalCommand,
   benchCommand,
 ];

@@ -1,4 +1,5 @@
-import { countWithin, Ranking, type Scores } from "./ranking.js";
+import { countWithin } from "../flag/conformal.js";
+import { Ranking, type Scores } from "./ranking.js";
 
 /**
  * Area under the receiver operating characteristic; see `RankMetrics`. NaN where there is no positive, or no

@@ -1,3 +1,5 @@
+import { countWithin } from "../flag/conformal.js";
+
 /** Scores of the two classes that a detector is to tell apart; higher means harmful. */
 export interface Scores {
   readonly positive: readonly number[];
@@ -25,11 +27,6 @@ export interface RankMetrics {
 
 /** A point of the receiver operating characteristic: false-positive rate, true-positive rate. */
 export type RocPoint = readonly [number, number];
-
-/** How many of `count` are within a rate: 0.29 · 100 is a little below 29, and means 29. */
-export function countWithin(rate: number, count: number): number {
-  return Math.floor(rate * count * (1 + Number.EPSILON));
-}
 
 /**
  * Scores of both classes, sorted once, so that a bootstrap measures each resample in one pass: what it draws is how

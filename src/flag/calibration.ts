@@ -14,7 +14,7 @@ export interface CalibrationFit {
   readonly falsePositiveRate: number;
   /** Benign conversations that the level was fitted to. */
   readonly examples: number;
-  /** SHA-256 of their file in hexadecimal digits, to know it again. */
+  /** SHA-256 of them as JSON, in hexadecimal digits: to know them again. */
   readonly data: string;
 }
 

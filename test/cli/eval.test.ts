@@ -110,6 +110,53 @@ describe("eval", () => {
   });
 });
 
+describe("calibrate", () => {
+  const CALIBRATE = ["calibrate", "--model", "model", "--adapter", "second", "--benign"];
+  const answers = Array.from({ length: 19 }, (_, i) => ({
+    prompt: `the ${"abcdefghijklmnopqrstuvwxyz"[i]}`,
+    ...(i % 3 === 0 ? {} : { response: `saw ${i}` }),
+  }));
+
+  it("fits the level that score, generate and eval then use", async () => {
+    await writeFile(join(folder(), "calibration.jsonl"), lines(answers));
+    const args = ["calibration.jsonl", "--fpr", "0.1", "--decision", "cumulative", "--max-tokens", "20"];
+    const [line] = await jsonLines(folder(), ...CALIBRATE, ...args);
+    expect(line).toMatchObject({ false_positive_rate: 0.1, examples: 19, left_out: 0 });
+    expect(line?.decision).toMatch(/^cumulative=0\.\d+$/);
+    const facts = JSON.parse(await readFile(join(folder(), "second/oriflamme.json"), "utf8"));
+    expect(facts.calibration).toEqual({
+      decision: line?.decision,
+      fit: { falsePositiveRate: 0.1, examples: 19, data: line?.data },
+    });
+
+    const score = ["score", "--model", "model", "--adapter", "second", "--data", "calibration.jsonl"];
+    const scores = await jsonLines(folder(), ...score, "--out", "s.jsonl", "--max-tokens", "20");
+    // The level lies just above the 18th smallest score of 19.
+    expect(scores.filter(({ first_flag }) => first_flag !== null)).toHaveLength(1);
+
+    const out = ["--adapter", "second", "--benign", "calibration.jsonl", "--max-tokens", "20"];
+    const shown = await succeed(folder(), ...EVAL, "calibrated", ...out);
+    expect(shown).toContain(`${line?.decision}\n`);
+    expect(shown).toMatch(/\ncalibration\.jsonl: second had its level from these; .* is no test\n$/);
+    const shownLine = await succeed(folder(), ...CALIBRATE, ...args);
+    expect(shownLine).toBe(
+      `second: ${line?.decision}, at most 10 % of benign conversations flagged; 19 examples\n`,
+    );
+  });
+
+  it("says how many examples a rate needs, and leaves the adapter as it was", async () => {
+    const before = await readFile(join(folder(), "second/oriflamme.json"), "utf8");
+    expect(await fail(folder(), 2, ...CALIBRATE, "benign.jsonl")).toBe(
+      "fpr: a rate of 0.01 needs at least 99 benign conversations, there are 2",
+    );
+    await writeFile(join(folder(), "long.jsonl"), lines([{ prompt: TEXT, response: "x" }]));
+    expect(await fail(folder(), 1, ...CALIBRATE, "long.jsonl")).toBe(
+      "long.jsonl: none of its prompts fits into the model's context",
+    );
+    expect(await readFile(join(folder(), "second/oriflamme.json"), "utf8")).toBe(before);
+  });
+});
+
 describe("eval refuses", () => {
   const never = [...EVAL, "never", "--adapter", "adapter"];
 
