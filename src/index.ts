@@ -4,16 +4,20 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
-export { auroc, tprAtFpr } from "./eval/metrics.js";
+export { type EvaluationInput, type EvaluationOptions, evaluate, type Findings } from "./eval/evaluate.js";
+export type { Evaluation } from "./eval/evaluation.js";
+export { auroc, averagePrecision, tprAtFpr } from "./eval/metrics.js";
+export { type CalibrateOptions, calibrate, type LevelRule, parseLevelRule } from "./flag/calibrate.js";
+export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
-export { type Decision, parseDecision } from "./flag/decision.js";
+export { type Decision, formatDecision, parseDecision } from "./flag/decision.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
 export type { Placement } from "./flag/placement.js";
 export { type Policy, parsePolicy } from "./flag/policy.js";
 export { type FlagScore, FlagScorer, type Utility } from "./flag/score.js";
-export { loadRedFlag, saveRedFlag } from "./flag/store.js";
+export { loadRedFlag, saveCalibration, saveRedFlag } from "./flag/store.js";
 export {
   RED_FLAG_DEFAULTS,
   type RedFlagHyperparameters,

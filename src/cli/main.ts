@@ -2,7 +2,9 @@
 import { Command, CommanderError } from "commander";
 import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
 import { benchCommand } from "./bench.js";
+import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
+import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { Interrupted } from "./interrupt.js";
 import { logitsCommand } from "./logits.js";
@@ -19,6 +21,8 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  calibrateCommand,
+  evalCommand,
   benchCommand,
 ];
 
