@@ -4,6 +4,7 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
+export type { Evaluation } from "./eval/evaluation.js";
 export { auroc, tprAtFpr } from "./eval/metrics.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
 export { type Decision, parseDecision } from "./flag/decision.js";
