@@ -17,12 +17,15 @@ export interface HarmfulSequence {
   readonly onset: number;
   /** The flag stands before y[i], k <= i < n. */
   readonly insertAt: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** A benign conversation. */
 export interface BenignSequence {
   readonly prompt: readonly number[];
   readonly response: readonly number[];
+  readonly index?: number;
 }
 
 export interface FlagBatch {
@@ -58,6 +61,8 @@ interface Layout {
   readonly ids: Uint32Array;
   readonly refIds: Uint32Array;
   readonly sequences: number;
+  /** Ids that are no padding. */
+  readonly tokens: number;
   /** Rows whose next token should be the flag. */
   readonly ce: number[];
   /** Rows that should go on as the reference does, those after a flag first; and the reference's twins. */
@@ -105,6 +110,7 @@ export function layout(batch: FlagBatch, flagId: number): Layout {
     ids: padded(sequences, width),
     refIds: padded(references, refWidth),
     sequences: sequences.length,
+    tokens: sequences.reduce((sum, ids) => sum + ids.length, 0),
     post,
   };
 }
@@ -175,7 +181,7 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
         terms[term] = shares[term].reduce((sum, share, i) => sum + share * (rows[term][i] as number), 0);
         loss += options[term] * terms[term];
       }
-      return { loss, terms, tokens: at.ids.length };
+      return { loss, terms, tokens: at.tokens };
     };
   };
 }

@@ -4,6 +4,7 @@ import { Random } from "../random.js";
 import { type TrainStep, train } from "../train/trainer.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
+import { type Placement, placementLaw } from "./placement.js";
 import { saveRedFlag } from "./store.js";
 import type { FlaggedModel } from "./vocab.js";
 
@@ -23,6 +24,11 @@ export interface RedFlagHyperparameters {
   /** Harmful, and benign, conversations a batch. */
   readonly harmfulBatch: number;
   readonly benignBatch: number;
+  /**
+   * Batches that are cut together from conversations sorted by length, so that less padding goes through the
+   * model; 1 leaves them as they are drawn.
+   */
+  readonly bucket: number;
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
@@ -30,6 +36,8 @@ export interface RedFlagHyperparameters {
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
+  /** Where the flag is put into a harmful response; `fixed` is the baseline Fixed-Pos. */
+  readonly placement: Placement;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
   readonly minOffset: number;
   /** Most tokens of a response. */
@@ -48,10 +56,12 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   accumulate: 1,
   harmfulBatch: 4,
   benignBatch: 4,
+  bucket: 16,
   rank: 64,
   alpha: 16,
   targets: "all",
   loss: FLAG_LOSS,
+  placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
   seed: 0,
@@ -99,13 +109,18 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
 
   const targets = targetLayers(flagged, hyper.targets);
   const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
-  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const dealt = {
+    harmful: hyper.harmfulBatch,
+    benign: hyper.benignBatch,
+    bucket: hyper.bucket,
+    placement: hyper.placement,
+  };
   const random = new Random(hyper.seed + 1);
-  const nextBatch = flagBatches(usable.harmful.sequences, usable.benign.sequences, sizes, random);
+  const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), nextBatch, {
+  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
     ...hyper,
     warmup,
     signal,
@@ -146,6 +161,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
+    bucket: 1,
     rank: 1,
     maxResponse: 1,
     harmfulBatch: 0,
@@ -167,6 +183,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
     if (!known.includes(value ?? ""))
       throw new RangeError(`${name} must be ${known.join(" or ")}, got '${value}'`);
   }
+  placementLaw(hyper.placement);
   if (hyper.targets !== "all" && !Array.isArray(hyper.targets)) {
     throw new RangeError(`targets must be 'all' or a list of names, got '${hyper.targets}'`);
   }
