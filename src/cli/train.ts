@@ -5,7 +5,7 @@ import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer } from "./options.js";
-import { jsonLine, progressBar } from "./terminal.js";
+import { type TrainingOptions, trainingRun, withTrainingOptions } from "./training-run.js";
 
 /** What --config may set: hyperparameters, and how the flag enters the vocabulary; see `RedFlagOptions`. */
 interface TrainSettings extends RedFlagHyperparameters {
@@ -24,10 +24,9 @@ const TRAIN_DEFAULTS: TrainSettings = {
   reuse: [],
 };
 
-interface TrainCommandOptions extends ModelOptions {
+interface TrainCommandOptions extends ModelOptions, TrainingOptions {
   readonly harmful: string;
   readonly benign: string;
-  readonly out: string;
   readonly config?: string;
   readonly steps?: number;
   /** Names, or `data`. */
@@ -36,7 +35,7 @@ interface TrainCommandOptions extends ModelOptions {
 
 /** `train`: teaches a model the red flag and writes it as a PEFT adapter. */
 export function trainCommand(root: Command): Command {
-  return root
+  const command = root
     .command("train")
     .description("teach a model the red flag")
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
@@ -50,8 +49,8 @@ export function trainCommand(root: Command): Command {
     .option(
       "--categories <list>",
       "a flag for each of these categories of harm: names with commas between, or data for those of --harmful",
-    )
-    .action(run);
+    );
+  return withTrainingOptions(command).action(run);
 }
 
 async function run(options: TrainCommandOptions): Promise<void> {
@@ -59,41 +58,40 @@ async function run(options: TrainCommandOptions): Promise<void> {
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
-  await withModel(options, async ({ model }) => {
-    const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
-    const bar = progressBar("train", steps);
-    const start = performance.now();
-    const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
-    const flagged = await addRedFlag(model, {
-      seed,
-      categories: options.categories ? categoriesOf(options.categories, harmful) : (categories ?? []),
-      ...(token === undefined ? {} : { token }),
-      ...(init === undefined ? {} : { init }),
-      ...(reuse?.length ? { reuse } : {}),
-    });
-    const training = trainRedFlag(flagged, {
-      ...config,
-      steps,
-      seed,
-      harmful,
-      benign,
-      onStep: ({ step, loss, terms, lr, tokensPerSecond }) => {
-        bar.update(step, `loss ${loss.toFixed(3)}, ${Math.round(tokensPerSecond)} tokens/s`);
-        if (options.json) jsonLine({ step, loss, ...terms, lr, tokens_per_second: tokensPerSecond });
-      },
-    });
-    const result = await training.finally(() => bar.stop());
-    await result.save(options.out);
-    const { harmful: h, benign: b } = result.leftOut;
-    const last = result.steps.at(-1);
-    if (!options.json) {
-      const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      process.stdout.write(
-        `${options.out}: ${steps} steps in ${seconds} s, loss ${last?.loss.toFixed(4)}` +
-          `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
-      );
-    }
-  });
+  const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
+  const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
+  await withModel(options, ({ model, backend }) =>
+    trainingRun("train", steps, { options, backend }, async (run) => {
+      const start = performance.now();
+      const flagged = await addRedFlag(model, {
+        seed,
+        categories: options.categories ? categoriesOf(options.categories, harmful) : (categories ?? []),
+        ...(token === undefined ? {} : { token }),
+        ...(init === undefined ? {} : { init }),
+        ...(reuse?.length ? { reuse } : {}),
+      });
+      const result = await trainRedFlag(flagged, {
+        ...config,
+        steps,
+        seed,
+        harmful,
+        benign,
+        onStep: (step) => run.onStep(step),
+        signal: run.signal,
+        ...(run.checkpoint && { checkpoint: run.checkpoint }),
+      });
+      run.stop();
+      await result.save(options.out);
+      const { harmful: h, benign: b } = result.leftOut;
+      if (!options.json) {
+        const seconds = ((performance.now() - start) / 1000).toFixed(1);
+        process.stdout.write(
+          `${options.out}: ${steps} steps in ${seconds} s, loss ${result.steps.at(-1)?.loss.toFixed(4)}` +
+            `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
+        );
+      }
+    }),
+  );
 }
 
 /** The categories that --categories names; those of the data in the order of their names. */

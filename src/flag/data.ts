@@ -40,15 +40,21 @@ export function promptAndResponse(example: Example): { prompt: string; response:
   return { prompt: `${prompt}assistant:`, response: answered ? (messages.at(-1)?.content ?? "") : "" };
 }
 
+/** The text of an example: its prompt and its response, with a space between them where neither has white space. */
+export function conversationText(example: Example): string {
+  const { prompt, response } = promptAndResponse(example);
+  const glue = response === "" || /\s$/.test(prompt) || /^\s/.test(response) ? "" : " ";
+  return prompt + glue + response;
+}
+
 /**
  * An example as ids. Prompt and response are encoded as one text, so that the tokens at their border are those
  * that the model would see; the prompt is what that text shares with the prompt alone.
  */
 export function toSequence(tokenizer: Tokenizer, example: Example, options: SequenceOptions): FlagSequence {
   const { prompt, response } = promptAndResponse(example);
-  const glue = response === "" || /\s$/.test(prompt) || /^\s/.test(response) ? "" : " ";
   const alone = tokenizer.encode(prompt);
-  const whole = response === "" ? alone : tokenizer.encode(prompt + glue + response);
+  const whole = response === "" ? alone : tokenizer.encode(conversationText(example));
   let shared = 0;
   while (shared < alone.length && alone[shared] === whole[shared]) shared++;
 

@@ -10,7 +10,7 @@ import { FlaggedModel } from "./vocab.js";
 
 /** How text is generated under the flag. */
 export interface GenerateOptions extends Partial<SamplingOptions> {
-  /** When the flag counts as raised; P(flag) >= 0.5 by default, or the calibrated threshold. */
+  /** When the flag counts as raised; P(flag) >= 0.5 by default, or as calibrated. */
   readonly decision?: Decision;
   /** What happens then; the generation stops by default. */
   readonly policy?: Policy;
@@ -68,7 +68,6 @@ export async function* generate(
   const model = target instanceof Model ? target : target.model;
   const { tokenizer } = model;
   const ids = typeof prompt === "string" ? encodePrompt(model, prompt) : prompt;
-  const decision = options.decision ?? { kind: "threshold", level: flagged?.calibration?.threshold ?? 0.5 };
   const policy = options.policy ?? { kind: "stop" };
   const steps = decode(model, ids, {
     sampling: { ...GREEDY, ...definedOnly(options) },
@@ -76,7 +75,7 @@ export async function* generate(
     maxTokens: options.maxTokens ?? 256,
     eosIds: options.ignoreEos ? [] : model.config.eosIds,
     overlay: flagged?.overlay,
-    monitor: flagged && flagMonitor(flagged.flagIds, decision, policy),
+    monitor: flagged && flagMonitor(flagged.flagIds, options.decision ?? flagged.decision, policy),
     signal: options.signal,
   });
 

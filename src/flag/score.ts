@@ -22,6 +22,8 @@ export interface FlagScore {
   readonly max: number;
   /** 1 - Π(1 - P). */
   readonly cumulative: number;
+  /** The largest of what the decision compares with its level; see `DecisionTracker`. */
+  readonly highest: number;
   /** The first position where the decision is met, or null. */
   readonly first: number | null;
 }
@@ -38,7 +40,8 @@ function summarise(
     const raised = tracker.update({ probability, likeliest: likeliest(position), sampled: false });
     if (raised && first === null) first = position;
   });
-  return { probabilities, max: Math.max(...probabilities), cumulative: tracker.cumulative, first };
+  const { cumulative, highest } = tracker;
+  return { probabilities, max: Math.max(...probabilities), cumulative, highest, first };
 }
 
 /** The residual stream at the rows that stand before each response token, and with `last` at the one after them. */
@@ -70,7 +73,7 @@ export class FlagScorer {
   /** Teacher-forced: P(flag) at every position of the response. */
   async score(
     sequence: Pick<FlagSequence, "prompt" | "response">,
-    decision: Decision = { kind: "threshold", level: 0.5 },
+    decision: Decision = this.flagged.decision,
   ): Promise<FlagScore> {
     const tape = this.#tape();
     const { model, overlay, flagIds } = this.flagged;
@@ -106,7 +109,7 @@ export class FlagScorer {
   }
 
   /**
-   * On a benign response: mean KL(π_θ ‖ π_ref) and the mean cross-entropies of both, in nats a token.
+   * On a benign response: KL(π_θ ‖ π_ref), the cross-entropies of both, and where both find the same token likeliest.
    */
   async utility(sequence: Pick<FlagSequence, "prompt" | "response">): Promise<Utility> {
     const tape = this.#tape();
@@ -116,19 +119,29 @@ export class FlagScorer {
     const count = sequence.response.length;
     const targets = tape.from(Uint32Array.from(sequence.response));
     const [divergences, losses, refLosses] = [tape.empty([count]), tape.empty([count]), tape.empty([count])];
+    const [likeliest, refLikeliest] = [tape.empty([count], "u32"), tape.empty([count], "u32")];
     inChunks(tape, model, input, (chunk, part) => {
       const logits = head(chunk, model, part(input.hidden), overlay);
       const refLogits = head(chunk, model, part(refInput.hidden), reference);
       kl(chunk, logits, refLogits, { into: part(divergences) });
       crossEntropy(chunk, logits, part(targets), { into: part(losses) });
       crossEntropy(chunk, refLogits, part(targets), { into: part(refLosses) });
+      argmax(chunk, logits, part(likeliest));
+      argmax(chunk, refLogits, part(refLikeliest));
     });
     const [divergence, loss, refLoss] = await Promise.all([
       divergences.read(),
       losses.read(),
       refLosses.read(),
     ]);
-    return { tokens: loss.length, kl: total(divergence), loss: total(loss), refLoss: total(refLoss) };
+    const [ids, refIds] = [await likeliest.readIds(), await refLikeliest.readIds()];
+    return {
+      tokens: count,
+      kl: total(divergence),
+      loss: total(loss),
+      refLoss: total(refLoss),
+      agreements: ids.filter((id, i) => id === refIds[i]).length,
+    };
   }
 
   #tape(): Tape {
@@ -141,12 +154,16 @@ export class FlagScorer {
   }
 }
 
-/** Sums over the tokens of a response, in nats. */
+/** Sums over the tokens of a response. */
 export interface Utility {
   readonly tokens: number;
+  /** KL(π_θ ‖ π_ref), in nats. */
   readonly kl: number;
+  /** Cross-entropy of the model and of its reference, in nats. */
   readonly loss: number;
   readonly refLoss: number;
+  /** Tokens where both find the same one likeliest. */
+  readonly agreements: number;
 }
 
 function total(values: Float32Array): number {

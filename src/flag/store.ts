@@ -6,11 +6,13 @@ import {
   type LoraFactors,
   moduleName,
   readAdapter,
+  updateFacts,
   writeAdapter,
 } from "../formats/peft.js";
 import { type Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
 import type { Model } from "../model/model.js";
+import { type Calibration, type CalibrationFacts, calibrationFacts, readCalibration } from "./calibration.js";
 import { selfTest } from "./self-test.js";
 import { FlaggedModel, initialRows, type RowInit } from "./vocab.js";
 
@@ -29,7 +31,7 @@ interface Facts {
   /** Rows of the base's vocabulary, and some of its weights, to know it again. */
   readonly vocabSize: number;
   readonly base: readonly number[];
-  readonly calibration: { readonly threshold: number } | null;
+  readonly calibration: CalibrationFacts | null;
 }
 
 /** Numbers that are taken from the base to know it again. */
@@ -54,7 +56,24 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
   }
   const input = await adapter.rows.input.read();
   const output = model.config.tied ? input : await adapter.rows.output.read();
-  const facts: Facts = {
+  const facts = await factsOf(flagged);
+  const { rank, alpha, dropout = 0 } = adapter.config;
+  const rows = { ids: [...adapter.rows.ids], input, output };
+  const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
+  await writeAdapter(path, { rank, alpha, dropout, targets, lora, rows, facts: { ...facts } }, model.config);
+}
+
+/**
+ * Writes a calibration into the `oriflamme.json` of an adapter folder; what else it tells stays. Node only.
+ * @throws FormatError naming the file that cannot be read or written
+ */
+export async function saveCalibration(path: string, calibration: Calibration): Promise<void> {
+  await updateFacts(path, { calibration: calibrationFacts(calibration) });
+}
+
+async function factsOf(flagged: FlaggedModel): Promise<Facts> {
+  const { model, calibration } = flagged;
+  return {
     version: 1,
     token: flagged.token,
     id: flagged.flagId,
@@ -63,12 +82,8 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
     seed: flagged.seed,
     vocabSize: model.config.vocabSize,
     base: await probe(model),
-    calibration: flagged.calibration,
+    calibration: calibration && calibrationFacts(calibration),
   };
-  const { rank, alpha, dropout = 0 } = adapter.config;
-  const rows = { ids: [...adapter.rows.ids], input, output };
-  const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
-  await writeAdapter(path, { rank, alpha, dropout, targets, lora, rows, facts: { ...facts } }, model.config);
 }
 
 /**
@@ -117,7 +132,8 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
 }
 
 /** Our facts as a file has them: any may be missing. */
-type KnownFacts = Partial<Facts> & Pick<Facts, "categories" | "seed">;
+type KnownFacts = Partial<Omit<Facts, "calibration">> &
+  Pick<Facts, "categories" | "seed"> & { readonly calibration: Calibration | null };
 
 function readFacts(fields: Fields): KnownFacts {
   const base = fields.get("base");
@@ -139,7 +155,7 @@ function readFacts(fields: Fields): KnownFacts {
     }),
     categories,
     ...(isList ? { base, vocabSize: fields.integer("vocabSize") } : {}),
-    calibration: calibration && { threshold: calibration.positive("threshold") },
+    calibration: calibration && readCalibration(calibration),
   };
 }
 

@@ -2,6 +2,8 @@ import { Adapter, type AdapterConfig, RowOverlay, type RowValues } from "../mode
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
+import type { Calibration } from "./calibration.js";
+import type { Decision } from "./decision.js";
 
 /** Where the flag's row comes from before training. */
 export type RowInit = "mean" | "reserved" | `copy:${string}` | `normal(${number})`;
@@ -48,13 +50,18 @@ export class FlaggedModel {
     /** The rows before training. */
     readonly initial: RowValues,
     readonly reference: RowOverlay,
-    /** Threshold fitted to benign data, where there is one. */
-    readonly calibration: { readonly threshold: number } | null = null,
+    /** The decision fitted to benign data, where there is one. */
+    public calibration: Calibration | null = null,
     /** The category of each flag, in the order of `flagIds`; empty where one flag stands for all. */
     readonly categories: readonly string[] = [],
     /** Of a row that began as `normal(std)`. */
     readonly seed = 0,
   ) {}
+
+  /** When the flag counts as raised where nobody says otherwise: as calibrated, else at P(flag) >= 0.5. */
+  get decision(): Decision {
+    return this.calibration?.decision ?? { kind: "threshold", level: 0.5 };
+  }
 
   /** The flag's token id; with categories, that of the first. */
   get flagId(): number {
