@@ -7,6 +7,7 @@ import { layernorm } from "../ops/layernorm.js";
 import { linear, matmul } from "../ops/matmul.js";
 import { rmsnorm } from "../ops/rmsnorm.js";
 import { rope } from "../ops/rope.js";
+import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
 import { view } from "../ops/view.js";
@@ -25,6 +26,11 @@ export interface ForwardOptions {
   readonly overlay?: Overlay | undefined;
   /** Keys and values of the positions before these ids; the new ones are appended. One sequence only. */
   readonly cache?: KVCache;
+  /**
+   * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
+   * embeddings, and does so while all weights are frozen.
+   */
+  readonly perturbation?: Tensor | undefined;
 }
 
 /** How many ids a model with this overlay knows: the width of its logits. */
@@ -35,7 +41,8 @@ export function vocabularySize(config: ModelConfig, overlay?: Overlay): number {
 
 /**
  * The residual stream after the last norm: (batch · length, hidden), from ids (batch · length).
- * @throws RangeError for an id outside the vocabulary, or more positions than the context or the cache has
+ * @throws RangeError for an id outside the vocabulary, more positions than the context or the cache has, or a
+ * perturbation of another shape
  */
 export function forward(
   tape: Tape,
@@ -43,7 +50,7 @@ export function forward(
   ids: ArrayLike<number>,
   options: ForwardOptions = {},
 ): Tensor {
-  const { batch = 1, overlay, cache } = options;
+  const { batch = 1, overlay, cache, perturbation } = options;
   const { config } = model;
   const length = ids.length / batch;
   const position = cache?.length ?? 0;
@@ -64,6 +71,10 @@ export function forward(
   }
 
   let x = embed(tape, model, ids, place);
+  if (perturbation) {
+    expectShape("forward", "perturbation", perturbation, x.shape);
+    x = add(tape, x, perturbation);
+  }
   for (let layer = 0; layer < config.layers; layer++) {
     x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
     x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
