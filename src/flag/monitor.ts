@@ -31,9 +31,10 @@ export function flagMonitor(flagId: number, decision: Decision, policy: Policy):
     }
   };
   return {
+    watches: [flagId],
     ...(decision.kind === "sampled" ? {} : { banned: new Set([flagId]) }),
     observe({ logits, likeliest, logSumExp, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
-      const flagProbability = Math.exp((logits[flagId] as number) - logSumExp);
+      const flagProbability = Math.exp((logits[0] as number) - logSumExp);
       const isSampled = sampled === flagId;
       const raised = tracker.update({
         probability: flagProbability,

@@ -8,7 +8,7 @@ import { crossEntropy } from "../ops/cross-entropy.js";
 import { embedding } from "../ops/embedding.js";
 import type { Random } from "../random.js";
 import { Tape } from "../tape.js";
-import { Arena } from "../tensor.js";
+import { Arena, type Tensor } from "../tensor.js";
 import type { Monitor } from "./monitor.js";
 import { checkSampling, type SamplingOptions, sample } from "./sample.js";
 
@@ -73,9 +73,10 @@ export async function* decode(
   const cache = new KVCache(model.backend, model.config, capacity);
   const arena = new Arena(model.backend, 1 << 20);
   const { monitor, sampling } = options;
-  // Where nobody looks at them the logits stay where they are, and a token costs two numbers on the way.
+  const watches = monitor ? monitor.watches : [];
+  // Where nobody looks at all of them the logits stay where they are, and a token costs a few numbers on the way.
   const logits =
-    monitor || sampling.temperature > 0
+    sampling.temperature > 0 || !watches
       ? new Float32Array(vocabularySize(model.config, options.overlay))
       : undefined;
   const generated: number[] = [];
@@ -89,12 +90,13 @@ export async function* decode(
       const room = contextLength - cache.length;
       if (pending.length > room) return yield end("context");
 
-      const { likeliest, logprob } = await predict(arena, model, cache, pending, options.overlay, logits);
-      const logSumExp = (logits?.[likeliest] ?? 0) - logprob;
-      const sampled = logits
-        ? sample(logits, sampling, options.random, monitor?.banned, likeliest)
-        : likeliest;
-      const seen = logits && monitor?.observe({ generated, logits, likeliest, logSumExp, sampled });
+      const at = await predict(arena, model, cache, pending, options.overlay, { logits, watches });
+      const { likeliest, logSumExp, watched } = at;
+      const sampled =
+        logits || monitor?.banned?.has(likeliest)
+          ? sample(logits ?? (await at.scores.read()), sampling, options.random, monitor?.banned, likeliest)
+          : likeliest;
+      const seen = monitor?.observe({ generated, logits: watched, likeliest, logSumExp, sampled });
       const notes = seen?.notes ?? {};
       const verdict = seen?.verdict ?? { action: "continue" };
       if (verdict.action === "stop") return yield { ...end(verdict.reason), notes };
@@ -119,7 +121,7 @@ export async function* decode(
         yield {
           kind: "token",
           id,
-          logprob: logits ? (logits[id] ?? Number.NaN) - logSumExp : logprob,
+          logprob: (await at.logitOf(id)) - logSumExp,
           notes,
         };
       }
@@ -135,29 +137,62 @@ export async function* decode(
   }
 }
 
-/**
- * Puts ids through the model: the likeliest token after the last, and its log-probability in nats.
- * @param logits filled with what the model says of every token, where that is wanted
- */
+/** What of the logits is to leave the device. */
+interface Wanted {
+  /** Filled with all of them, where there is one. */
+  readonly logits: Float32Array<ArrayBuffer> | undefined;
+  /** Ids whose logits alone a monitor wants. */
+  readonly watches: readonly number[] | undefined;
+}
+
+/** What the model says of the token after some ids. */
+interface Prediction {
+  readonly likeliest: number;
+  readonly logSumExp: number;
+  /** What the monitor wants: logits of the watched ids, or all. */
+  readonly watched: Float32Array;
+  /** All logits (1, vocabulary), on the device until the next prediction. */
+  readonly scores: Tensor;
+  logitOf(id: number): number | Promise<number>;
+}
+
+/** Puts ids through the model. */
 async function predict(
   arena: Arena,
   model: Model,
   cache: KVCache,
   ids: readonly number[],
   overlay: Overlay | undefined,
-  logits: Float32Array<ArrayBuffer> | undefined,
-): Promise<{ likeliest: number; logprob: number }> {
+  { logits, watches }: Wanted,
+): Promise<Prediction> {
   arena.reset();
   const tape = new Tape(arena, false);
   const rows = forward(tape, model, ids, { cache, overlay });
   const last = ids.length === 1 ? rows : embedding(tape, rows, tape.from(Uint32Array.of(ids.length - 1)));
   const scores = head(tape, model, last, overlay);
-  const likeliest = argmax(tape, scores);
-  const loss = crossEntropy(tape, scores, likeliest);
-  const [[id = 0], [nats = 0]] = await Promise.all([
-    likeliest.readIds(),
+  const column = scores.reshape([scores.size, 1]);
+  const first = argmax(tape, scores);
+  const loss = crossEntropy(tape, scores, first);
+  const top = embedding(tape, column, first);
+  const gather = (wanted: readonly number[]) => embedding(tape, column, tape.from(Uint32Array.from(wanted)));
+  const [[likeliest = 0], [nats = 0], [highest = 0], watched, all] = await Promise.all([
+    first.readIds(),
     loss.read(),
+    top.read(),
+    watches?.length ? gather(watches).read() : undefined,
     logits && scores.read(logits),
   ]);
-  return { likeliest: id, logprob: -nats };
+  return {
+    likeliest,
+    logSumExp: highest + nats,
+    watched: watched ?? all ?? new Float32Array(),
+    scores,
+    logitOf(id) {
+      if (id === likeliest) return highest;
+      if (all) return all[id] ?? Number.NaN;
+      return gather([id])
+        .read()
+        .then(([logit = Number.NaN]) => logit);
+    },
+  };
 }

@@ -2,7 +2,10 @@
 export interface Observation {
   /** Tokens generated so far, the ids of the new ones. */
   readonly generated: readonly number[];
-  /** The model's logits before any sampling transform. Valid during the call. */
+  /**
+   * The model's logits before any sampling transform: all of them by id, or those of the ids that the monitor
+   * `watches`, in its order. Valid during the call.
+   */
   readonly logits: Float32Array;
   /** The largest logit's id, the first of equals. */
   readonly likeliest: number;
@@ -27,6 +30,11 @@ export type Verdict =
 
 /** Reads every position's raw logits, and says how the generation goes on. */
 export interface Monitor {
+  /**
+   * The only ids whose logits it reads; all where it names none. A few numbers cost less on the way from the device
+   * than a vocabulary.
+   */
+  readonly watches?: readonly number[];
   /** Ids that sampling must not draw: tokens that only the monitor may place. */
   readonly banned?: ReadonlySet<number>;
   /** Names what it read at this position in `notes`, which the step hands on to the caller. */

@@ -76,6 +76,21 @@ function watcher(rule: (seen: Observation) => Verdict, banned?: ReadonlySet<numb
   return { monitor, seen };
 }
 
+/** A monitor of a few ids' logits, and what it saw of them as log-probabilities. */
+function watching(watches: readonly number[], banned: ReadonlySet<number> = new Set(), append?: number) {
+  const seen: number[][] = [];
+  const monitor: Monitor = {
+    watches,
+    banned,
+    observe({ logits, logSumExp }) {
+      seen.push(Array.from(logits, (logit) => logit - logSumExp));
+      const verdict: Verdict = append === undefined ? GO_ON : { action: "append", ids: [append] };
+      return { verdict, notes: {} };
+    },
+  };
+  return { monitor, seen };
+}
+
 /** Counts the bytes that are read. */
 class ReadingBackend extends BackendWrapper {
   bytes = 0;
@@ -160,7 +175,7 @@ describe("decoding", () => {
     expect(reports[0]?.uses.kvCache).toBe(4 * align(19 * 2 * 4 * 4));
   });
 
-  it("reads two numbers a token where nobody looks at the logits", async () => {
+  it("reads a few numbers a token where nobody looks at all logits", async () => {
     const reading = new ReadingBackend(backend);
     const by = await loudModel(reading, llama);
     const bytesOf = async (extra: Partial<DecodeOptions>) => {
@@ -170,8 +185,11 @@ describe("decoding", () => {
     };
     const watched = await bytesOf({ monitor: watcher(() => GO_ON).monitor });
     const quiet = await bytesOf({});
-    expect(quiet).toEqual({ ids: watched.ids, bytes: 8 });
-    expect(watched.bytes).toBe(8 + 19 * 4);
+    // The likeliest id, its logit, and its cross-entropy.
+    expect(quiet).toEqual({ ids: watched.ids, bytes: 12 });
+    expect(watched.bytes).toBe(12 + 19 * 4);
+    const few = await bytesOf({ monitor: watching([3, 5]).monitor });
+    expect(few).toEqual({ ids: watched.ids, bytes: 12 + 2 * 4 });
     by.dispose();
   });
 
@@ -229,6 +247,32 @@ describe("a monitor", () => {
     expect(steps.flatMap((step) => (step.kind === "token" ? [step.notes.turn] : []))).toEqual([
       1, 2, 3, 4, 5, 6, 7, 8,
     ]);
+  });
+
+  it.each([0, 1.5])("of a few ids sees theirs alone, at temperature %d", async (temperature) => {
+    const { monitor, seen } = watching([5, 3]);
+    const sampling = { ...GREEDY, temperature };
+    const ids = [...prompt, ...idsOf(await stepsOf({ monitor, sampling }))];
+    expect(seen).toHaveLength(8);
+    const full = await logitsOf(model, ids);
+    for (const [i, logprobs] of seen.entries()) {
+      const row = full.slice((prompt.length - 1 + i) * 19, (prompt.length + i) * 19);
+      const expected = [5, 3].map((id) => (row[id] as number) - logSumExp(row));
+      expect(maxDifference(logprobs, expected)).toBeLessThan(1e-4);
+    }
+  });
+
+  it("of a few ids bans and appends others", async () => {
+    const free = idsOf(await stepsOf());
+    const banned = new Set([free[0] ?? 0]);
+    expect(idsOf(await stepsOf({ monitor: watching([3], banned).monitor }))).toEqual(
+      idsOf(await stepsOf({ monitor: watcher(() => GO_ON, banned).monitor })),
+    );
+    const steps = await stepsOf({ monitor: watching([3], new Set(), 7).monitor, maxTokens: 1 });
+    const logits = (await logitsOf(model, prompt)).slice(-19);
+    expect(steps[0]).toMatchObject({ id: 7 });
+    const { logprob } = steps[0] as Extract<DecodeStep, { kind: "token" }>;
+    expect(logprob).toBeCloseTo((logits[7] as number) - logSumExp(logits), 4);
   });
 
   it("bans what only it may place", async () => {
