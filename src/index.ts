@@ -5,6 +5,7 @@ export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
 export { auroc, tprAtFpr } from "./eval/metrics.js";
+export { ADVERSARIAL, type AdversarialOptions, adversarialLoss } from "./flag/adversarial.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
 export { type Decision, parseDecision } from "./flag/decision.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
@@ -57,4 +58,12 @@ export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
 export { languageLoss } from "./train/language.js";
 export { AdamW, type AdamWOptions } from "./train/optimiser.js";
 export { learningRate, type Schedule } from "./train/schedule.js";
-export { type Loss, type LossReport, type TrainOptions, type TrainStep, train } from "./train/trainer.js";
+export {
+  type Loss,
+  type LossReport,
+  type ReadLoss,
+  type SyncLoss,
+  type TrainOptions,
+  type TrainStep,
+  train,
+} from "./train/trainer.js";

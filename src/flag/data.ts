@@ -119,17 +119,30 @@ class Deck<T> {
   }
 }
 
+/** What a batch holds. */
+export interface BatchOptions {
+  /** Harmful, and benign, conversations. */
+  readonly harmful: number;
+  readonly benign: number;
+  /** The chance of a harmful conversation to be marked as attacked; 0 by default. */
+  readonly attacked?: number;
+}
+
 /** Makes batches: each example once before any comes again; the flag's place uniform on [onset, n - 1]. */
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  sizes: { readonly harmful: number; readonly benign: number },
+  { attacked = 0, ...sizes }: BatchOptions,
   random: Random,
 ): () => FlagBatch {
   const harmfulDeck = new Deck(harmful, random);
   const benignDeck = new Deck(benign, random);
   return () => ({
-    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => withFlag(sequence, random)),
+    harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => ({
+      ...withFlag(sequence, random),
+      // Nothing is drawn where nothing is attacked: the other draws stay what they were.
+      ...(attacked > 0 && { isAttacked: random.uniform() < attacked }),
+    })),
     benign: benignDeck.draw(sizes.benign) as BenignSequence[],
   });
 }

@@ -2,6 +2,13 @@ import type { Example } from "../formats/jsonl.js";
 import { linearLayers } from "../model/config.js";
 import { Random } from "../random.js";
 import { type TrainStep, train } from "../train/trainer.js";
+import {
+  ADVERSARIAL,
+  type AdversarialOptions,
+  adversarialLoss,
+  attackProbability,
+  checkAdversarial,
+} from "./adversarial.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
 import { saveRedFlag } from "./store.js";
@@ -30,6 +37,8 @@ export interface RedFlagHyperparameters {
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
+  /** Adversarial training (RF-AT): off where its share is 0. */
+  readonly adversarial: AdversarialOptions;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
   readonly minOffset: number;
   /** Most tokens of a response. */
@@ -52,16 +61,18 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   alpha: 16,
   targets: "all",
   loss: FLAG_LOSS,
+  adversarial: ADVERSARIAL,
   minOffset: 0,
   maxResponse: 512,
   seed: 0,
 };
 
 /** Data and hyperparameters of a run. */
-export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss">> {
+export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss" | "adversarial">> {
   readonly harmful: readonly Example[];
   readonly benign: readonly Example[];
   readonly loss?: Partial<FlagLossOptions>;
+  readonly adversarial?: Partial<AdversarialOptions>;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
   /** Ends the run between two steps; what was learned so far stays. */
@@ -84,8 +95,15 @@ export interface RedFlagRun {
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
   const { harmful, benign, onStep, signal, ...given } = training;
-  const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
+  const hyper = {
+    ...RED_FLAG_DEFAULTS,
+    ...given,
+    loss: { ...FLAG_LOSS, ...training.loss },
+    adversarial: { ...ADVERSARIAL, ...training.adversarial },
+  };
   checkHyperparameters(hyper);
+  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const attacked = attackProbability(hyper.adversarial.share, sizes);
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
@@ -99,13 +117,21 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
 
   const targets = targetLayers(flagged, hyper.targets);
   const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
-  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
   const random = new Random(hyper.seed + 1);
-  const nextBatch = flagBatches(usable.harmful.sequences, usable.benign.sequences, sizes, random);
+  const nextBatch = flagBatches(
+    usable.harmful.sequences,
+    usable.benign.sequences,
+    { ...sizes, attacked },
+    random,
+  );
+  const loss =
+    attacked > 0
+      ? await adversarialLoss(flagged, adapter.parameters, hyper.loss, hyper.adversarial)
+      : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), nextBatch, {
+  for await (const step of train(adapter.parameters, loss, nextBatch, {
     ...hyper,
     warmup,
     signal,
@@ -175,6 +201,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {
     if (!(value >= 0)) throw new RangeError(`${name} must be a number from 0, got ${value}`);
   }
+  checkAdversarial(hyper.adversarial);
   if (hyper.harmfulBatch + hyper.benignBatch === 0)
     throw new RangeError("a batch must hold at least one example");
 }
