@@ -4,6 +4,15 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
+export {
+  ATTACK_DEFAULTS,
+  type AttackConfig,
+  type AttackName,
+  type AttackProgress,
+  parseAttacks,
+  type RunAttacksOptions,
+  runAttacks,
+} from "./eval/attacks/run.js";
 export { auroc, tprAtFpr } from "./eval/metrics.js";
 export { ADVERSARIAL, type AdversarialOptions, adversarialLoss } from "./flag/adversarial.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";

@@ -1,0 +1,143 @@
+import type { FlaggedModel } from "../../flag/vocab.js";
+import { forward, head } from "../../model/forward.js";
+import { type HeadInput, headCrossEntropy, inChunks } from "../../model/head-loss.js";
+import { crossEntropy } from "../../ops/cross-entropy.js";
+import { embedding } from "../../ops/embedding.js";
+import { linear } from "../../ops/matmul.js";
+import { Tape } from "../../tape.js";
+import { Arena, type Tensor } from "../../tensor.js";
+import type { SuffixProblem } from "./suffix-problem.js";
+
+/**
+ * Ids of one pass over candidates. More at once are no faster: on stories260K (one thread) passes of 512, 2048 and
+ * 8192 ids differed by less than the measurement's noise.
+ */
+const MOST_IDS = 2048;
+
+/** The least 1 - P(flag) that is told from 0: f32's rounding of a log-probability. */
+const LEAST_SILENCE = 2 ** -24;
+
+/**
+ * What a suffix is searched by: the mean cross-entropy of the target's tokens (Zou et al. 2023), and for an adaptive
+ * attacker `flagWeight` times -Σ ln(1 - P(flag)) over the positions before each of them and after the last: the
+ * negative logarithm of the chance that a sampler raises no flag. Nats. Reuses its memory.
+ */
+export class SuffixLoss {
+  readonly #arena: Arena;
+
+  constructor(
+    readonly flagged: FlaggedModel,
+    readonly problem: SuffixProblem,
+    /** 0: the attacker takes no heed of the flag. */
+    readonly flagWeight: number,
+  ) {
+    this.#arena = new Arena(flagged.model.backend);
+  }
+
+  /** The losses of suffixes of one length. */
+  async evaluate(suffixes: readonly (readonly number[])[]): Promise<number[]> {
+    const losses: number[] = [];
+    const length = this.#ids(suffixes[0] ?? []).length;
+    const step = Math.max(1, Math.floor(MOST_IDS / length));
+    for (let from = 0; from < suffixes.length; from += step) {
+      losses.push(...(await this.#evaluatePass(suffixes.slice(from, from + step))));
+    }
+    return losses;
+  }
+
+  /**
+   * The gradient of the loss in the one-hot of every position of a suffix: (length, vocabulary) in one row, the
+   * model's own tokens only. It is that of the embeddings times the transposed table.
+   */
+  async gradient(suffix: readonly number[]): Promise<Float32Array> {
+    this.#arena.reset();
+    const tape = new Tape(this.#arena);
+    const quiet = new Tape(this.#arena, false);
+    const { model, overlay, flagId } = this.flagged;
+    const ids = this.#ids(suffix);
+    const perturbation = tape.filled([ids.length, model.config.hiddenSize], 0);
+    perturbation.requiresGrad = true;
+    const all = forward(tape, model, ids, { overlay, perturbation });
+    const hidden = this.#targetRows(tape, all, 1, ids.length);
+    const input = { hidden, overlay };
+
+    const { targets, shares } = this.#targets(1);
+    const flags = tape.from(new Uint32Array(shares.length).fill(flagId));
+    headCrossEntropy(tape, model, input, tape.from(targets), tape.from(shares));
+    if (this.flagWeight > 0) {
+      // d(-ln(1 - P)) = -P / (1 - P) · d(-ln P), so that a cross-entropy weighted so has its gradient.
+      const nats = await headCrossEntropy(quiet, model, input, flags).read();
+      const odds = nats.map((x) => (-this.flagWeight * Math.exp(-x)) / silence(x));
+      headCrossEntropy(tape, model, input, flags, tape.from(odds));
+    }
+    tape.backward();
+    const first = this.problem.before.length;
+    const positions = tape.from(Uint32Array.from(suffix, (_, i) => first + i));
+    const rows = embedding(quiet, tape.grad(perturbation), positions);
+    return linear(quiet, rows, model.weight("embed.weight")).read();
+  }
+
+  #ids(suffix: readonly number[]): number[] {
+    const { before, after, target } = this.problem;
+    return [...before, ...suffix, ...after, ...target];
+  }
+
+  async #evaluatePass(suffixes: readonly (readonly number[])[]): Promise<number[]> {
+    this.#arena.reset();
+    const tape = new Tape(this.#arena, false);
+    const { model, overlay, flagId } = this.flagged;
+    const batch = suffixes.length;
+    const ids = suffixes.flatMap((suffix) => this.#ids(suffix));
+    const all = forward(tape, model, ids, { batch, overlay });
+    const input: HeadInput = { hidden: this.#targetRows(tape, all, batch, ids.length / batch), overlay };
+
+    const { targets, shares } = this.#targets(batch);
+    const rows = targets.length;
+    const targetIds = tape.from(targets);
+    const flagIds = tape.from(new Uint32Array(rows).fill(flagId));
+    const [losses, flagLosses] = [tape.empty([rows]), tape.empty([rows])];
+    inChunks(tape, model, input, (chunk, part) => {
+      const logits = head(chunk, model, part(input.hidden), overlay);
+      crossEntropy(chunk, logits, part(targetIds), { into: part(losses) });
+      if (this.flagWeight > 0) crossEntropy(chunk, logits, part(flagIds), { into: part(flagLosses) });
+    });
+    const [nats, flagNats] = [await losses.read(), await flagLosses.read()];
+    const count = rows / batch;
+    return suffixes.map((_, s) => {
+      let loss = 0;
+      for (let row = s * count; row < (s + 1) * count; row++) {
+        // A row that predicts nothing has the share 0.
+        loss += (shares[row] as number) * (nats[row] as number);
+        if (this.flagWeight > 0) loss -= this.flagWeight * Math.log(silence(flagNats[row] as number));
+      }
+      return loss;
+    });
+  }
+
+  /** The rows before each of the target's tokens and after the last, of every sequence. */
+  #targetRows(tape: Tape, hidden: Tensor, batch: number, length: number): Tensor {
+    const count = this.problem.target.length + 1;
+    const rows = Uint32Array.from({ length: batch * count }, (_, i) => {
+      const sequence = Math.floor(i / count);
+      return (sequence + 1) * length - count + (i % count);
+    });
+    return embedding(tape, hidden, tape.from(rows));
+  }
+
+  /** What those rows are to predict, and what each counts for: the last of a sequence nothing. */
+  #targets(batch: number): { targets: Uint32Array; shares: Float32Array } {
+    const { target } = this.problem;
+    const targets = Array.from({ length: batch }, () => [...target, 0]).flat();
+    const shares = Array.from({ length: batch }, () => [...target.map(() => 1 / target.length), 0]).flat();
+    return { targets: Uint32Array.from(targets), shares: Float32Array.from(shares) };
+  }
+
+  dispose(): void {
+    this.#arena.dispose();
+  }
+}
+
+/** 1 - P from -ln P. */
+function silence(nats: number): number {
+  return Math.max(LEAST_SILENCE, -Math.expm1(-nats));
+}
