@@ -24,7 +24,7 @@ export interface ForwardOptions {
   readonly batch?: number;
   /** Rows and low-rank additions over the weights. */
   readonly overlay?: Overlay | undefined;
-  /** Keys and values of the positions before these ids; the new ones are appended. One sequence only. */
+  /** Keys and values of the positions before these ids; the new ones are appended. It holds `batch` sequences. */
   readonly cache?: KVCache;
   /**
    * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
@@ -57,8 +57,8 @@ export function forward(
   if (!Number.isInteger(length) || length < 1) {
     throw new RangeError(`forward: ${ids.length} ids do not make ${batch} sequences of one length`);
   }
-  if (cache && batch !== 1)
-    throw new RangeError(`forward: a cache holds one sequence, got a batch of ${batch}`);
+  if (cache && batch !== cache.batch)
+    throw new RangeError(`forward: the cache holds ${cache.batch} sequences, got a batch of ${batch}`);
   if (position + length > config.contextLength) {
     throw new RangeError(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,

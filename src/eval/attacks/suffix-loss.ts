@@ -1,6 +1,7 @@
 import type { FlaggedModel } from "../../flag/vocab.js";
 import { forward, head } from "../../model/forward.js";
 import { type HeadInput, headCrossEntropy, inChunks } from "../../model/head-loss.js";
+import { KVCache } from "../../model/kv-cache.js";
 import { crossEntropy } from "../../ops/cross-entropy.js";
 import { embedding } from "../../ops/embedding.js";
 import { linear } from "../../ops/matmul.js";
@@ -9,10 +10,13 @@ import { Arena, type Tensor } from "../../tensor.js";
 import type { SuffixProblem } from "./suffix-problem.js";
 
 /**
- * Ids of one pass over candidates. More at once are no faster: on stories260K (one thread) passes of 512, 2048 and
- * 8192 ids differed by less than the measurement's noise.
+ * Ids of one pass over candidates. On stories260K (one thread, CPU time) passes of 1024 to 16384 ids are equally fast,
+ * and those of 256 take 10 % longer.
  */
-const MOST_IDS = 2048;
+const PASS_IDS = 2048;
+
+/** Positions of the cache, over all candidates of a pass: long prompts leave room for fewer of them. */
+const CACHE_POSITIONS = 8192;
 
 /** The least 1 - P(flag) that is told from 0: f32's rounding of a log-probability. */
 const LEAST_SILENCE = 2 ** -24;
@@ -24,6 +28,10 @@ const LEAST_SILENCE = 2 ** -24;
  */
 export class SuffixLoss {
   readonly #arena: Arena;
+  /** Candidates of a pass. */
+  readonly #batch: number;
+  /** What stands before the suffix, for every candidate of a pass; empty until the first. */
+  readonly #cache: KVCache;
 
   constructor(
     readonly flagged: FlaggedModel,
@@ -31,16 +39,20 @@ export class SuffixLoss {
     /** 0: the attacker takes no heed of the flag. */
     readonly flagWeight: number,
   ) {
-    this.#arena = new Arena(flagged.model.backend);
+    const { before, start, after, target } = problem;
+    const { backend, config } = flagged.model;
+    const length = start.length + after.length + target.length;
+    const capacity = before.length + length;
+    this.#batch = Math.max(1, Math.floor(Math.min(PASS_IDS / length, CACHE_POSITIONS / capacity)));
+    this.#cache = new KVCache(backend, config, capacity, this.#batch);
+    this.#arena = new Arena(backend);
   }
 
-  /** The losses of suffixes of one length. */
+  /** The losses of suffixes, as long as the one to begin with. */
   async evaluate(suffixes: readonly (readonly number[])[]): Promise<number[]> {
     const losses: number[] = [];
-    const length = this.#ids(suffixes[0] ?? []).length;
-    const step = Math.max(1, Math.floor(MOST_IDS / length));
-    for (let from = 0; from < suffixes.length; from += step) {
-      losses.push(...(await this.#evaluatePass(suffixes.slice(from, from + step))));
+    for (let from = 0; from < suffixes.length; from += this.#batch) {
+      losses.push(...(await this.#evaluatePass(suffixes.slice(from, from + this.#batch))));
     }
     return losses;
   }
@@ -54,7 +66,8 @@ export class SuffixLoss {
     const tape = new Tape(this.#arena);
     const quiet = new Tape(this.#arena, false);
     const { model, overlay, flagId } = this.flagged;
-    const ids = this.#ids(suffix);
+    const { before, after, target } = this.problem;
+    const ids = [...before, ...suffix, ...after, ...target];
     const perturbation = tape.filled([ids.length, model.config.hiddenSize], 0);
     perturbation.requiresGrad = true;
     const all = forward(tape, model, ids, { overlay, perturbation });
@@ -71,24 +84,41 @@ export class SuffixLoss {
       headCrossEntropy(tape, model, input, flags, tape.from(odds));
     }
     tape.backward();
-    const first = this.problem.before.length;
-    const positions = tape.from(Uint32Array.from(suffix, (_, i) => first + i));
+    const positions = tape.from(Uint32Array.from(suffix, (_, i) => before.length + i));
     const rows = embedding(quiet, tape.grad(perturbation), positions);
     return linear(quiet, rows, model.weight("embed.weight")).read();
   }
 
-  #ids(suffix: readonly number[]): number[] {
-    const { before, after, target } = this.problem;
-    return [...before, ...suffix, ...after, ...target];
+  /** Puts what stands before the suffix through the model, for all candidates alike, in passes of the usual size. */
+  #fillCache(): void {
+    const { before } = this.problem;
+    const { model, overlay } = this.flagged;
+    const [batch, cache] = [this.#batch, this.#cache];
+    const step = Math.max(1, Math.floor(PASS_IDS / batch));
+    while (cache.length < before.length) {
+      this.#arena.reset();
+      const piece = before.slice(cache.length, cache.length + step);
+      const ids = Array.from({ length: batch }, () => piece).flat();
+      forward(new Tape(this.#arena, false), model, ids, { batch, overlay, cache });
+    }
   }
 
   async #evaluatePass(suffixes: readonly (readonly number[])[]): Promise<number[]> {
+    const { model, overlay, flagId } = this.flagged;
+    const { before, after, target } = this.problem;
+    const batch = this.#batch;
+    const cache = this.#cache;
+    this.#fillCache();
     this.#arena.reset();
     const tape = new Tape(this.#arena, false);
-    const { model, overlay, flagId } = this.flagged;
-    const batch = suffixes.length;
-    const ids = suffixes.flatMap((suffix) => this.#ids(suffix));
-    const all = forward(tape, model, ids, { batch, overlay });
+    // The cache holds so many sequences: where fewer suffixes are left, the first stands in for the others.
+    const ids = Array.from({ length: batch }, (_, i) => [
+      ...(suffixes[i] ?? (suffixes[0] as readonly number[])),
+      ...after,
+      ...target,
+    ]).flat();
+    const all = forward(tape, model, ids, { batch, overlay, cache });
+    cache.truncate(before.length);
     const input: HeadInput = { hidden: this.#targetRows(tape, all, batch, ids.length / batch), overlay };
 
     const { targets, shares } = this.#targets(batch);
@@ -133,6 +163,7 @@ export class SuffixLoss {
   }
 
   dispose(): void {
+    this.#cache.dispose();
     this.#arena.dispose();
   }
 }

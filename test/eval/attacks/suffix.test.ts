@@ -8,7 +8,10 @@ import { addRedFlag, type FlaggedModel } from "../../../src/flag/vocab.js";
 import type { Example } from "../../../src/formats/jsonl.js";
 import { llama2cTokenizer } from "../../../src/formats/llama2c-tokenizer.js";
 import { linearLayers, type ModelConfig } from "../../../src/model/config.js";
+import { forward, head } from "../../../src/model/forward.js";
 import { Random } from "../../../src/random.js";
+import { Tape } from "../../../src/tape.js";
+import { Arena } from "../../../src/tensor.js";
 import { byteTokenizer, type Tokenizer } from "../../../src/tokenizer.js";
 import { type ReferenceModel, referenceLogits, referenceOf, softmax } from "../../model/reference.js";
 import { baseline, CONFIGS, llama, loudModel } from "../../model/tiny.js";
@@ -78,6 +81,34 @@ describe.each(CONFIGS)("a suffix's loss on %s", (_, config) => {
     }
     // A candidate's loss does not depend on which others it is evaluated with.
     expect((await loss.evaluate([suffixes[1] ?? []]))[0]).toBeCloseTo(found[1] ?? 0, 5);
+    loss.dispose();
+    flagged.dispose();
+  });
+
+  it("does not depend on how many passes it takes", async () => {
+    const flagged = await movedFlag(config);
+    // More candidates than a pass of 2048 ids holds, behind more ids than a pass holds for so many.
+    const problem = { ...PROBLEM, before: [1, 2, 3, 5, 8, 13, 3, 1, 2, 0, 7, 4] };
+    const loss = new SuffixLoss(flagged, problem, 1);
+    const suffixes = Array.from({ length: 300 }, (_, i) => [i % 19, (3 * i) % 17, 5]);
+    const found = await loss.evaluate(suffixes);
+    expect(found).toHaveLength(300);
+    const arena = new Arena(backend);
+    for (const i of [0, 150, 291, 292, 299]) {
+      const tape = new Tape(arena, false);
+      const ids = [...problem.before, ...(suffixes[i] ?? []), ...problem.after, ...problem.target];
+      const { model, overlay, flagId } = flagged;
+      const rows = await head(tape, model, forward(tape, model, ids, { overlay }), overlay).read();
+      const width = rows.length / ids.length;
+      const p = Array.from({ length: 4 }, (_, t) => {
+        const row = ids.length - 4 + t;
+        return softmax(rows.slice(row * width, (row + 1) * width));
+      });
+      const nats = problem.target.reduce((sum, id, t) => sum - Math.log(p[t]?.[id] ?? 0) / 3, 0);
+      const expected = p.reduce((sum, row) => sum - Math.log(1 - (row[flagId] ?? 0)), nats);
+      expect((found[i] ?? Number.NaN) / expected, `${i}`).toBeCloseTo(1, 4);
+    }
+    arena.dispose();
     loss.dispose();
     flagged.dispose();
   });
