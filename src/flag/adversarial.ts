@@ -116,6 +116,9 @@ export async function worstPerturbations(
   const rows = sequences.flatMap(({ prompt, onset, insertAt }, s) =>
     Array.from({ length: insertAt - onset + 1 }, (_, j) => s * width + prompt.length - 1 + onset + j),
   );
+  const flags = sequences.flatMap(({ onset, insertAt, flagId = flagged.flagId }) =>
+    new Array<number>(insertAt - onset + 1).fill(flagId),
+  );
 
   const perturbations = new Float32Array(ids.length * hiddenSize);
   const parts = sequences.map(({ prompt, insertAt }, s) => {
@@ -128,6 +131,7 @@ export async function worstPerturbations(
       ids,
       batch: sequences.length,
       rows,
+      flags,
       perturbations,
     });
     for (const part of parts) {
@@ -145,8 +149,9 @@ export async function worstPerturbations(
 interface InnerProblem {
   readonly ids: Uint32Array;
   readonly batch: number;
-  /** Rows whose next token should be the flag. */
+  /** Rows whose next token should be a flag, and which. */
   readonly rows: readonly number[];
+  readonly flags: readonly number[];
   /** (ids, hidden) in one row. */
   readonly perturbations: Float32Array;
 }
@@ -154,9 +159,9 @@ interface InnerProblem {
 /** The gradient of Σ -ln P(flag) over the rows in the perturbations. */
 async function flagGradient(
   arena: Arena,
-  { model, overlay, flagId }: FlaggedModel,
+  { model, overlay }: FlaggedModel,
   parameters: Parameters,
-  { ids, batch, rows, perturbations }: InnerProblem,
+  { ids, batch, rows, flags, perturbations }: InnerProblem,
 ): Promise<Float32Array> {
   const mark = arena.mark();
   const tape = new Tape(arena);
@@ -165,7 +170,7 @@ async function flagGradient(
   asConstants(parameters, () => {
     const all = forward(tape, model, ids, { batch, overlay, perturbation });
     const hidden = embedding(tape, all, tape.from(Uint32Array.from(rows)));
-    const targets = tape.from(new Uint32Array(rows.length).fill(flagId));
+    const targets = tape.from(Uint32Array.from(flags));
     headCrossEntropy(tape, model, { hidden, overlay }, targets, tape.filled([rows.length], 1));
     tape.backward();
   });

@@ -18,6 +18,10 @@ export interface HarmfulSequence {
   readonly onset: number;
   /** The flag stands before y[i], k <= i < n. */
   readonly insertAt: number;
+  /** Which of several flags; the model's first where nothing is said. */
+  readonly flagId?: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
   /** Whether adversarial training is to search a perturbation for it. */
   readonly isAttacked?: boolean;
   /** Added to the input embeddings of the first ids, up to y[i - 1] at most: (positions, hidden) in one row. */
@@ -28,6 +32,7 @@ export interface HarmfulSequence {
 export interface BenignSequence {
   readonly prompt: readonly number[];
   readonly response: readonly number[];
+  readonly index?: number;
 }
 
 export interface FlagBatch {
@@ -63,8 +68,11 @@ interface Layout {
   readonly ids: Uint32Array;
   readonly refIds: Uint32Array;
   readonly sequences: number;
-  /** Rows whose next token should be the flag. */
+  /** Ids that are no padding. */
+  readonly tokens: number;
+  /** Rows whose next token should be the flag, and which flag. */
   readonly ce: number[];
+  readonly flags: number[];
   /** Rows that should go on as the reference does, those after a flag first; and the reference's twins. */
   readonly kl: number[];
   readonly refKl: number[];
@@ -72,9 +80,12 @@ interface Layout {
   readonly post: number;
 }
 
-/** Lays a batch out: sequences with the flag in place for the model, without for the reference. */
-export function layout(batch: FlagBatch, flagId: number): Layout {
-  const withFlag = batch.harmful.map(({ prompt, response, insertAt }) => [
+/**
+ * Lays a batch out: sequences with the flag in place for the model, without for the reference.
+ * @param defaultFlag the flag of sequences that name none
+ */
+export function layout(batch: FlagBatch, defaultFlag: number): Layout {
+  const withFlag = batch.harmful.map(({ prompt, response, insertAt, flagId = defaultFlag }) => [
     ...prompt,
     ...response.slice(0, insertAt),
     flagId,
@@ -87,11 +98,14 @@ export function layout(batch: FlagBatch, flagId: number): Layout {
   const references = [...withoutFlag, ...benign];
   const width = Math.max(...sequences.map((ids) => ids.length));
   const refWidth = Math.max(...references.map((ids) => ids.length));
-  const rows: Pick<Layout, "ce" | "kl" | "refKl"> = { ce: [], kl: [], refKl: [] };
-  batch.harmful.forEach(({ prompt, response, onset, insertAt }, s) => {
+  const rows: Pick<Layout, "ce" | "flags" | "kl" | "refKl"> = { ce: [], flags: [], kl: [], refKl: [] };
+  batch.harmful.forEach(({ prompt, response, onset, insertAt, flagId = defaultFlag }, s) => {
     // Row r of a sequence predicts its token r + 1; before y[0] stands the prompt's last token.
     const before = prompt.length - 1;
-    for (let j = onset; j <= insertAt; j++) rows.ce.push(s * width + before + j);
+    for (let j = onset; j <= insertAt; j++) {
+      rows.ce.push(s * width + before + j);
+      rows.flags.push(flagId);
+    }
     for (let t = insertAt; t < response.length; t++) {
       rows.kl.push(s * width + before + t + 1);
       rows.refKl.push(s * refWidth + before + t);
@@ -110,6 +124,7 @@ export function layout(batch: FlagBatch, flagId: number): Layout {
     ids: padded(sequences, width),
     refIds: padded(references, refWidth),
     sequences: sequences.length,
+    tokens: sequences.reduce((sum, ids) => sum + ids.length, 0),
     post,
   };
 }
@@ -166,7 +181,7 @@ export function redFlagLoss(
     const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay, perturbation });
     let ceRows: Tensor | undefined;
     if (at.ce.length > 0) {
-      const targets = tape.from(new Uint32Array(at.ce.length).fill(flagged.flagId));
+      const targets = tape.from(Uint32Array.from(at.flags));
       const input = { hidden: rowsAt(tape, hidden, at.ce), overlay };
       ceRows = headCrossEntropy(tape, model, input, targets, weightsOf("ce"));
     }
@@ -185,7 +200,7 @@ export function redFlagLoss(
         terms[term] = shares[term].reduce((sum, share, i) => sum + share * (rows[term][i] as number), 0);
         loss += options[term] * terms[term];
       }
-      return { loss, terms, tokens: at.ids.length };
+      return { loss, terms, tokens: at.tokens };
     };
   };
 }

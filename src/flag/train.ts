@@ -1,6 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
 import { linearLayers } from "../model/config.js";
 import { Random } from "../random.js";
+import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
+import { DIVERGENCE } from "../train/divergence.js";
 import { type TrainStep, train } from "../train/trainer.js";
 import {
   ADVERSARIAL,
@@ -10,7 +12,9 @@ import {
   checkAdversarial,
 } from "./adversarial.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
+import { redFlagFingerprint } from "./fingerprint.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
+import { type Placement, placementLaw } from "./placement.js";
 import { saveRedFlag } from "./store.js";
 import type { FlaggedModel } from "./vocab.js";
 
@@ -30,6 +34,11 @@ export interface RedFlagHyperparameters {
   /** Harmful, and benign, conversations a batch. */
   readonly harmfulBatch: number;
   readonly benignBatch: number;
+  /**
+   * Batches that are cut together from conversations sorted by length, so that less padding goes through the
+   * model; 1 leaves them as they are drawn.
+   */
+  readonly bucket: number;
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
@@ -39,10 +48,14 @@ export interface RedFlagHyperparameters {
   readonly loss: FlagLossOptions;
   /** Adversarial training (RF-AT): off where its share is 0. */
   readonly adversarial: AdversarialOptions;
+  /** Where the flag is put into a harmful response; `fixed` is the baseline Fixed-Pos. */
+  readonly placement: Placement;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
   readonly minOffset: number;
   /** Most tokens of a response. */
   readonly maxResponse: number;
+  /** The run ends where the loss stays above this multiple of its best level (see `LossWatch`); 0 for never. */
+  readonly divergence: number;
   /** Of everything random. */
   readonly seed: number;
 }
@@ -57,13 +70,16 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   accumulate: 1,
   harmfulBatch: 4,
   benignBatch: 4,
+  bucket: 16,
   rank: 64,
   alpha: 16,
   targets: "all",
   loss: FLAG_LOSS,
   adversarial: ADVERSARIAL,
+  placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
+  divergence: DIVERGENCE,
   seed: 0,
 };
 
@@ -75,26 +91,30 @@ export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "l
   readonly adversarial?: Partial<AdversarialOptions>;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
-  /** Ends the run between two steps; what was learned so far stays. */
+  /** Keeps the run's state, and goes on from it. Node only. */
+  readonly checkpoint?: CheckpointOptions;
+  /** Ends the run between two steps, after a checkpoint where there are any; what was learned so far stays. */
   readonly signal?: AbortSignal;
 }
 
 /** A run that has ended. */
 export interface RedFlagRun {
   readonly flagged: FlaggedModel;
+  /** All of them, those before a checkpoint that was resumed from too. */
   readonly steps: readonly TrainStep[];
   /** Examples that could not be used. */
   readonly leftOut: { readonly harmful: number; readonly benign: number };
-  /** Writes the adapter as a PEFT folder, beside and then renamed. Node only. */
+  /** Writes the adapter as a PEFT folder, beside and then renamed; then the checkpoint goes. Node only. */
   save(path: string): Promise<void>;
 }
 
 /**
  * Trains the flag: low-rank additions to the linear layers and the one row, everything else frozen.
- * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used
+ * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used; what `train`
+ * throws
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
-  const { harmful, benign, onStep, signal, ...given } = training;
+  const { harmful, benign, onStep, signal, checkpoint, ...given } = training;
   const hyper = {
     ...RED_FLAG_DEFAULTS,
     ...given,
@@ -107,7 +127,11 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
-  const options = { ...hyper, contextLength: model.config.contextLength };
+  const options = {
+    ...hyper,
+    contextLength: model.config.contextLength,
+    flagFor: (category: string | undefined) => flagged.flagFor(category),
+  };
   const usable = {
     harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
     benign: usableSequences(model.tokenizer, benign, "benign", options),
@@ -117,33 +141,42 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
 
   const targets = targetLayers(flagged, hyper.targets);
   const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
+  const dealt = { ...sizes, bucket: hyper.bucket, placement: hyper.placement, attacked };
   const random = new Random(hyper.seed + 1);
-  const nextBatch = flagBatches(
-    usable.harmful.sequences,
-    usable.benign.sequences,
-    { ...sizes, attacked },
-    random,
-  );
+  const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
   const loss =
     attacked > 0
       ? await adversarialLoss(flagged, adapter.parameters, hyper.loss, hyper.adversarial)
       : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
+  const keeper =
+    checkpoint &&
+    new Checkpoint(
+      checkpoint,
+      await redFlagFingerprint(flagged, hyper, {
+        harmful: usable.harmful.sequences,
+        benign: usable.benign.sequences,
+      }),
+    );
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, loss, nextBatch, {
+  for await (const step of train(adapter.parameters, loss, batches, {
     ...hyper,
     warmup,
     signal,
+    checkpoint: keeper,
   })) {
     steps.push(step);
     onStep?.(step);
   }
   return {
     flagged,
-    steps,
+    steps: [...(keeper?.restored ?? []), ...steps],
     leftOut: { harmful: usable.harmful.leftOut, benign: usable.benign.leftOut },
-    save: (path) => saveRedFlag(flagged, path),
+    async save(path) {
+      await saveRedFlag(flagged, path);
+      if (checkpoint) await removeCheckpoint(checkpoint.folder);
+    },
   };
 }
 
@@ -172,6 +205,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
+    bucket: 1,
     rank: 1,
     maxResponse: 1,
     harmfulBatch: 0,
@@ -193,6 +227,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
     if (!known.includes(value ?? ""))
       throw new RangeError(`${name} must be ${known.join(" or ")}, got '${value}'`);
   }
+  placementLaw(hyper.placement);
   if (hyper.targets !== "all" && !Array.isArray(hyper.targets)) {
     throw new RangeError(`targets must be 'all' or a list of names, got '${hyper.targets}'`);
   }

@@ -20,6 +20,7 @@ import { byteTokenizer } from "../../src/tokenizer.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { type ReferenceModel, referenceLogits, referenceOf, softmax } from "../model/reference.js";
 import { baseline, CONFIGS, llama, loudModel } from "../model/tiny.js";
+import { referenceTerms, weighted } from "./reference.js";
 
 let backend: Backend;
 beforeAll(async () => {
@@ -27,17 +28,17 @@ beforeAll(async () => {
 });
 
 const RF = 19;
-/** Of different lengths, so that the batch is padded. */
+/** Of different lengths, so that the batch is padded, and with different flags. */
 const SEQUENCES: HarmfulSequence[] = [
   { prompt: [1, 2], response: [3, 4, 5, 6, 7], onset: 1, insertAt: 3, isAttacked: true },
-  { prompt: [8, 0, 4], response: [9, 10], onset: 0, insertAt: 0, isAttacked: true },
+  { prompt: [8, 0, 4], response: [9, 10], onset: 0, insertAt: 0, isAttacked: true, flagId: RF + 1 },
 ];
 /** Steps so large that the ball holds some of the tokens back. */
 const SEARCH: AdversarialOptions = { ...ADVERSARIAL, steps: 4, stepSize: 0.02, radius: 0.1 };
 
-/** A flag whose row and additions have moved away from where they began. */
+/** Two flags whose rows and additions have moved away from where they began. */
 async function movedFlag(config: ModelConfig): Promise<{ flagged: FlaggedModel; parameters: Parameters }> {
-  const flagged = await addRedFlag(await loudModel(backend, config));
+  const flagged = await addRedFlag(await loudModel(backend, config), { categories: ["a", "b"] });
   const { parameters } = flagged.attach({ rank: 2, alpha: 4, targets: linearLayers(config) }, 3);
   const random = new Random(9);
   for (const [name, tensor] of parameters.entries()) {
@@ -57,13 +58,13 @@ async function search(config: ModelConfig, options: AdversarialOptions): Promise
   return SEQUENCES.map((sequence) => found.get(sequence) ?? new Float32Array());
 }
 
-/** Σ -ln P(flag) over the positions that should flag, in float64. */
+/** Σ -ln P(its flag) over the positions that should flag, in float64. */
 function flagLoss(m: ReferenceModel, sequence: HarmfulSequence, delta: ArrayLike<number>): number {
-  const { prompt, response, onset, insertAt } = sequence;
+  const { prompt, response, onset, insertAt, flagId = RF } = sequence;
   const logits = referenceLogits(m, [...prompt, ...response.slice(0, insertAt)], delta);
   return logits
     .slice(prompt.length - 1 + onset)
-    .reduce((sum, row) => sum - Math.log(softmax(row)[RF] ?? 0), 0);
+    .reduce((sum, row) => sum - Math.log(softmax(row)[flagId] ?? 0), 0);
 }
 
 function slopes(values: Float64Array, at: readonly number[], value: () => number): number[] {
@@ -166,21 +167,9 @@ describe.each(CONFIGS)("the worst perturbation on %s", (_, config) => {
     const before = await referenceOf(flagged.model, flagged.reference);
     // The second conversation is not attacked.
     const harmful = SEQUENCES.map((sequence, s) => ({ ...sequence, isAttacked: s === 0 }));
-    const expected = () => {
-      const terms = harmful.map((sequence, s) => {
-        const { prompt: x, response: y, onset, insertAt: i } = sequence;
-        const delta = s === 0 ? (deltas[0] ?? new Float32Array()) : new Float32Array(x.length * 16);
-        const p = referenceLogits(now, [...x, ...y.slice(0, i), RF, ...y.slice(i, -1)], delta).map(softmax);
-        const q = referenceLogits(before, [...x, ...y.slice(0, -1)], delta).map(softmax);
-        let post = 0;
-        for (let t = i; t < y.length; t++) {
-          const [there, base] = [p[x.length + t] ?? [], q[x.length - 1 + t] ?? []];
-          post += there.reduce((sum, value, v) => sum + value * Math.log(value / (base[v] ?? 0)), 0);
-        }
-        return { ce: flagLoss(now, sequence, delta) / (i - onset + 1), post: post / (y.length - i) };
-      });
-      return { ce: mean(terms.map(({ ce }) => ce)), post: mean(terms.map(({ post }) => post)) };
-    };
+    const [attacked, spared] = harmful;
+    const perturbed = [{ ...attacked, perturbation: deltas[0] }, spared] as HarmfulSequence[];
+    const expected = () => referenceTerms({ harmful: perturbed, benign: [] }, now, before, FLAG_LOSS, RF);
 
     const optimiser = new AdamW(parameters);
     const arena = new Arena(backend);
@@ -201,10 +190,7 @@ describe.each(CONFIGS)("the worst perturbation on %s", (_, config) => {
     for (const [name, values = new Float64Array(), at] of places) {
       const gradient = await optimiser.gradients.get(name).read();
       const scale = norm(gradient) / Math.sqrt(gradient.length);
-      const slope = slopes(values, at, () => {
-        const { ce, post } = expected();
-        return ce + post;
-      });
+      const slope = slopes(values, at, () => weighted(expected(), FLAG_LOSS));
       for (const [i, place] of at.entries()) {
         // f32 against float64, through two layers and back.
         expect(Math.abs((gradient[place] ?? Number.NaN) - (slope[i] ?? 0))).toBeLessThan(2e-3 * scale);
@@ -239,13 +225,13 @@ describe("who is attacked", () => {
     const harmful = [0, 1, 2, 3].map((id) => ({ prompt: [id], response: [1, 2, 3], onset: 0 }));
     const sizes = { harmful: 4, benign: 0 };
     const draw = (attacked?: number) => {
-      const next = flagBatches(
+      const batches = flagBatches(
         harmful,
         [],
         { ...sizes, ...(attacked !== undefined && { attacked }) },
         new Random(1),
       );
-      return Array.from({ length: 500 }, () => next().harmful).flat();
+      return Array.from({ length: 500 }, () => batches.next().harmful).flat();
     };
     const marked = draw(0.25).filter(({ isAttacked }) => isAttacked).length;
     // 2000 draws with p = 1/4 have a standard deviation of 19.

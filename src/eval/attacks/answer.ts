@@ -20,7 +20,7 @@ export async function answer(
 ): Promise<Answer> {
   const steps = generate(flagged, ids, { ...options, decision, ...(signal && { signal }) });
   for await (const { done } of steps) {
-    if (done) return { ids: done.ids.filter((id) => id !== flagged.flagId), isFlagged: done.flagged };
+    if (done) return { ids: done.ids.filter((id) => !flagged.isFlag(id)), isFlagged: done.flagged };
   }
   throw new Error("a generation ended without a result");
 }

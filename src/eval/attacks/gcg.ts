@@ -141,11 +141,11 @@ function beginsWith({ ids }: Answer, target: readonly number[]): boolean {
 }
 
 /** Ids that stand for text: neither special nor the flag. */
-function suffixTokens({ model, flagId }: FlaggedModel): number[] {
+function suffixTokens({ model, flagIds }: FlaggedModel): number[] {
   const { tokenizer, config } = model;
   if (!tokenizer) return [];
   const size = Math.min(tokenizer.vocabSize, config.vocabSize);
-  const special = new Set([flagId, ...config.eosIds]);
+  const special = new Set([...flagIds, ...config.eosIds]);
   return Array.from({ length: size }, (_, id) => id).filter(
     (id) => !special.has(id) && tokenizer.bytes(id).length > 0,
   );

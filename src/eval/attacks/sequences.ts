@@ -1,4 +1,5 @@
-import { type FlagSequence, toSequence } from "../../flag/data.js";
+import { sequenceToRead } from "../../flag/conversation.js";
+import type { FlagSequence } from "../../flag/data.js";
 import type { Example } from "../../formats/jsonl.js";
 import type { Model } from "../../model/model.js";
 
@@ -13,15 +14,12 @@ export interface AttackedSequence extends FlagSequence {
  * @throws RangeError where the model has no tokenizer
  */
 export function sequencesOf(
-  { tokenizer, config }: Model,
+  model: Model,
   examples: readonly Example[],
   maxResponse: number,
   room: number,
 ): AttackedSequence[] {
-  if (!tokenizer) throw new RangeError("attacks: the model has no tokenizer to read examples with");
-  // No flag is put in, so that its place is the response's.
-  const limits = { maxResponse, contextLength: config.contextLength + 1, minOffset: 0 };
   return examples
-    .map((example) => ({ ...toSequence(tokenizer, example, limits), example }))
-    .filter(({ prompt }) => prompt.length > 0 && prompt.length + room <= config.contextLength);
+    .map((example) => ({ ...sequenceToRead(model, example, maxResponse), example }))
+    .filter(({ prompt }) => prompt.length > 0 && prompt.length + room <= model.config.contextLength);
 }

@@ -65,7 +65,7 @@ export class SuffixLoss {
     this.#arena.reset();
     const tape = new Tape(this.#arena);
     const quiet = new Tape(this.#arena, false);
-    const { model, overlay, flagId } = this.flagged;
+    const { model, overlay } = this.flagged;
     const { before, after, target } = this.problem;
     const ids = [...before, ...suffix, ...after, ...target];
     const perturbation = tape.filled([ids.length, model.config.hiddenSize], 0);
@@ -75,13 +75,16 @@ export class SuffixLoss {
     const input = { hidden, overlay };
 
     const { targets, shares } = this.#targets(1);
-    const flags = tape.from(new Uint32Array(shares.length).fill(flagId));
     headCrossEntropy(tape, model, input, tape.from(targets), tape.from(shares));
-    if (this.flagWeight > 0) {
-      // d(-ln(1 - P)) = -P / (1 - P) · d(-ln P), so that a cross-entropy weighted so has its gradient.
-      const nats = await headCrossEntropy(quiet, model, input, flags).read();
-      const odds = nats.map((x) => (-this.flagWeight * Math.exp(-x)) / silence(x));
-      headCrossEntropy(tape, model, input, flags, tape.from(odds));
+    const flags = this.#flagTargets(tape, shares.length);
+    const nats = await Promise.all(flags.map((flag) => headCrossEntropy(quiet, model, input, flag).read()));
+    for (const [i, flag] of flags.entries()) {
+      // d(-ln(1 - ΣP)) = Σ -P / (1 - ΣP) · d(-ln P): cross-entropies weighted so have its gradient.
+      const weights = Float32Array.from(shares, (_, row) => {
+        const p = Math.exp(-(nats[i]?.[row] as number));
+        return (-this.flagWeight * p) / silence(nats, row);
+      });
+      headCrossEntropy(tape, model, input, flag, tape.from(weights));
     }
     tape.backward();
     const positions = tape.from(Uint32Array.from(suffix, (_, i) => before.length + i));
@@ -104,7 +107,7 @@ export class SuffixLoss {
   }
 
   async #evaluatePass(suffixes: readonly (readonly number[])[]): Promise<number[]> {
-    const { model, overlay, flagId } = this.flagged;
+    const { model, overlay } = this.flagged;
     const { before, after, target } = this.problem;
     const batch = this.#batch;
     const cache = this.#cache;
@@ -124,24 +127,31 @@ export class SuffixLoss {
     const { targets, shares } = this.#targets(batch);
     const rows = targets.length;
     const targetIds = tape.from(targets);
-    const flagIds = tape.from(new Uint32Array(rows).fill(flagId));
-    const [losses, flagLosses] = [tape.empty([rows]), tape.empty([rows])];
+    const losses = tape.empty([rows]);
+    const flags = this.#flagTargets(tape, rows).map((ids) => ({ ids, losses: tape.empty([rows]) }));
     inChunks(tape, model, input, (chunk, part) => {
       const logits = head(chunk, model, part(input.hidden), overlay);
       crossEntropy(chunk, logits, part(targetIds), { into: part(losses) });
-      if (this.flagWeight > 0) crossEntropy(chunk, logits, part(flagIds), { into: part(flagLosses) });
+      for (const flag of flags) crossEntropy(chunk, logits, part(flag.ids), { into: part(flag.losses) });
     });
-    const [nats, flagNats] = [await losses.read(), await flagLosses.read()];
+    const nats = await losses.read();
+    const flagNats = await Promise.all(flags.map((flag) => flag.losses.read()));
     const count = rows / batch;
     return suffixes.map((_, s) => {
       let loss = 0;
       for (let row = s * count; row < (s + 1) * count; row++) {
         // A row that predicts nothing has the share 0.
         loss += (shares[row] as number) * (nats[row] as number);
-        if (this.flagWeight > 0) loss -= this.flagWeight * Math.log(silence(flagNats[row] as number));
+        if (flags.length > 0) loss -= this.flagWeight * Math.log(silence(flagNats, row));
       }
       return loss;
     });
+  }
+
+  /** Every flag as what all rows are to predict; none where the attacker takes no heed of them. */
+  #flagTargets(tape: Tape, rows: number): Tensor[] {
+    const ids = this.flagWeight > 0 ? this.flagged.flagIds : [];
+    return ids.map((id) => tape.from(new Uint32Array(rows).fill(id)));
   }
 
   /** The rows before each of the target's tokens and after the last, of every sequence. */
@@ -168,7 +178,8 @@ export class SuffixLoss {
   }
 }
 
-/** 1 - P from -ln P. */
-function silence(nats: number): number {
-  return Math.max(LEAST_SILENCE, -Math.expm1(-nats));
+/** 1 - P(flag) at a row from -ln P of every flag. */
+function silence(nats: readonly Float32Array[], row: number): number {
+  const p = nats.reduce((sum, values) => sum + Math.exp(-(values[row] as number)), 0);
+  return Math.max(LEAST_SILENCE, 1 - p);
 }

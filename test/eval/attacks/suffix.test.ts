@@ -21,9 +21,13 @@ beforeAll(async () => {
   backend = await baseline();
 });
 
-/** A flag whose row and additions have moved away from where they began. */
-async function movedFlag(config: ModelConfig, tokenizer: Tokenizer | null = null): Promise<FlaggedModel> {
-  const flagged = await addRedFlag(await loudModel(backend, config, tokenizer));
+/** Flags whose rows and additions have moved away from where they began. */
+async function movedFlag(
+  config: ModelConfig,
+  tokenizer: Tokenizer | null = null,
+  categories: readonly string[] = [],
+): Promise<FlaggedModel> {
+  const flagged = await addRedFlag(await loudModel(backend, config, tokenizer), { categories });
   const { parameters } = flagged.attach({ rank: 2, alpha: 4, targets: linearLayers(config) }, 3);
   const random = new Random(9);
   for (const [name, tensor] of parameters.entries()) {
@@ -45,7 +49,7 @@ const PROBLEM: SuffixProblem = {
 /** The loss in float64, with `step` of the one-hot of token `id` added at a position of the suffix. */
 function referenceLoss(
   m: ReferenceModel,
-  flagId: number,
+  flagIds: readonly number[],
   suffix: readonly number[],
   flagWeight: number,
   { at = 0, id = 0, step = 0 } = {},
@@ -61,12 +65,20 @@ function referenceLoss(
     .map(softmax)
     .slice(-1 - target.length);
   const nats = target.reduce((sum, token, t) => sum - Math.log(rows[t]?.[token] ?? 0), 0) / target.length;
-  return rows.reduce((sum, row) => sum - flagWeight * Math.log(1 - (row[flagId] ?? 0)), nats);
+  const silence = (row: readonly number[]) => flagIds.reduce((rest, id) => rest - (row[id] ?? 0), 1);
+  return rows.reduce((sum, row) => sum - flagWeight * Math.log(silence(row)), nats);
 }
 
+/** What the flag counts for, and the categories that have one. */
+const HEEDS: [number, string[]][] = [
+  [0, []],
+  [1.5, []],
+  [1.5, ["a", "b"]],
+];
+
 describe.each(CONFIGS)("a suffix's loss on %s", (_, config) => {
-  it.each([0, 1.5])("with the flag counting %d is the formula's", async (flagWeight) => {
-    const flagged = await movedFlag(config);
+  it.each(HEEDS)("with the flag counting %d is the formula's: %j", async (flagWeight, categories) => {
+    const flagged = await movedFlag(config, null, categories);
     const reference = await referenceOf(flagged.model, flagged.overlay);
     const suffixes = [
       [4, 4, 4],
@@ -76,7 +88,7 @@ describe.each(CONFIGS)("a suffix's loss on %s", (_, config) => {
     const loss = new SuffixLoss(flagged, PROBLEM, flagWeight);
     const found = await loss.evaluate(suffixes);
     for (const [i, suffix] of suffixes.entries()) {
-      const expected = referenceLoss(reference, flagged.flagId, suffix, flagWeight);
+      const expected = referenceLoss(reference, flagged.flagIds, suffix, flagWeight);
       expect((found[i] ?? Number.NaN) / expected).toBeCloseTo(1, 4);
     }
     // A candidate's loss does not depend on which others it is evaluated with.
@@ -113,28 +125,31 @@ describe.each(CONFIGS)("a suffix's loss on %s", (_, config) => {
     flagged.dispose();
   });
 
-  it.each([0, 1.5])("with the flag counting %d has the one-hots' gradient", async (flagWeight) => {
-    const flagged = await movedFlag(config);
-    const reference = await referenceOf(flagged.model, flagged.overlay);
-    const loss = new SuffixLoss(flagged, PROBLEM, flagWeight);
-    const suffix = [4, 11, 7];
-    const gradient = await loss.gradient(suffix);
-    expect(gradient.length).toBe(3 * config.vocabSize);
-    const scale = Math.hypot(...gradient) / Math.sqrt(gradient.length);
-    for (const at of [0, 1, 2]) {
-      for (let id = 0; id < config.vocabSize; id += 3) {
-        const h = 1e-5;
-        const lossAt = (step: number) =>
-          referenceLoss(reference, flagged.flagId, suffix, flagWeight, { at, id, step });
-        const slope = (lossAt(h) - lossAt(-h)) / (2 * h);
-        // f32 through two layers and back, against central differences in float64.
-        const found = gradient[at * config.vocabSize + id] ?? Number.NaN;
-        expect(Math.abs(found - slope), `${at}, ${id}`).toBeLessThan(2e-3 * scale);
+  it.each(HEEDS)(
+    "with the flag counting %d has the one-hots' gradient: %j",
+    async (flagWeight, categories) => {
+      const flagged = await movedFlag(config, null, categories);
+      const reference = await referenceOf(flagged.model, flagged.overlay);
+      const loss = new SuffixLoss(flagged, PROBLEM, flagWeight);
+      const suffix = [4, 11, 7];
+      const gradient = await loss.gradient(suffix);
+      expect(gradient.length).toBe(3 * config.vocabSize);
+      const scale = Math.hypot(...gradient) / Math.sqrt(gradient.length);
+      for (const at of [0, 1, 2]) {
+        for (let id = 0; id < config.vocabSize; id += 3) {
+          const h = 1e-5;
+          const lossAt = (step: number) =>
+            referenceLoss(reference, flagged.flagIds, suffix, flagWeight, { at, id, step });
+          const slope = (lossAt(h) - lossAt(-h)) / (2 * h);
+          // f32 through two layers and back, against central differences in float64.
+          const found = gradient[at * config.vocabSize + id] ?? Number.NaN;
+          expect(Math.abs(found - slope), `${at}, ${id}`).toBeLessThan(2e-3 * scale);
+        }
       }
-    }
-    loss.dispose();
-    flagged.dispose();
-  });
+      loss.dispose();
+      flagged.dispose();
+    },
+  );
 });
 
 /** A tokenizer that joins "ab", and "!!". */
