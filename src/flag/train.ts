@@ -4,6 +4,13 @@ import { Random } from "../random.js";
 import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
 import { DIVERGENCE } from "../train/divergence.js";
 import { type TrainStep, train } from "../train/trainer.js";
+import {
+  ADVERSARIAL,
+  type AdversarialOptions,
+  adversarialLoss,
+  attackProbability,
+  checkAdversarial,
+} from "./adversarial.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
 import { redFlagFingerprint } from "./fingerprint.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
@@ -43,6 +50,8 @@ export interface RedFlagHyperparameters {
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
+  /** Adversarial training (RF-AT): off where its share is 0. */
+  readonly adversarial: AdversarialOptions;
   /** Where the flag is put into a harmful response; `fixed` is the baseline Fixed-Pos. */
   readonly placement: Placement;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
@@ -72,6 +81,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   dropout: 0,
   targets: "all",
   loss: FLAG_LOSS,
+  adversarial: ADVERSARIAL,
   placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
@@ -80,10 +90,11 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
 };
 
 /** Data and hyperparameters of a run. */
-export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss">> {
+export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss" | "adversarial">> {
   readonly harmful: readonly Example[];
   readonly benign: readonly Example[];
   readonly loss?: Partial<FlagLossOptions>;
+  readonly adversarial?: Partial<AdversarialOptions>;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
   /** Keeps the run's state, and goes on from it. Node only. */
@@ -110,8 +121,15 @@ export interface RedFlagRun {
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
   const { harmful, benign, onStep, signal, checkpoint, ...given } = training;
-  const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
+  const hyper = {
+    ...RED_FLAG_DEFAULTS,
+    ...given,
+    loss: { ...FLAG_LOSS, ...training.loss },
+    adversarial: { ...ADVERSARIAL, ...training.adversarial },
+  };
   checkHyperparameters(hyper);
+  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const attacked = attackProbability(hyper.adversarial.share, sizes);
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
@@ -131,14 +149,18 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const { rank, alpha, dropout } = hyper;
   const adapter = flagged.attach({ rank, alpha, targets, ...(dropout > 0 ? { dropout } : {}) }, hyper.seed);
   const dealt = {
-    harmful: hyper.harmfulBatch,
-    benign: hyper.benignBatch,
+    ...sizes,
     bucket: hyper.bucket,
     placement: hyper.placement,
-    dropout: hyper.dropout > 0,
+    dropout: dropout > 0,
+    attacked,
   };
   const random = new Random(hyper.seed + 1);
   const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
+  const loss =
+    attacked > 0
+      ? await adversarialLoss(flagged, adapter.parameters, hyper.loss, hyper.adversarial)
+      : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const keeper =
@@ -151,7 +173,7 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
       }),
     );
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
+  for await (const step of train(adapter.parameters, loss, batches, {
     ...hyper,
     warmup,
     signal,
@@ -229,6 +251,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   }
   if (!(hyper.dropout >= 0 && hyper.dropout < 1))
     throw new RangeError(`dropout must be in [0, 1), got ${hyper.dropout}`);
+  checkAdversarial(hyper.adversarial);
   if (hyper.harmfulBatch + hyper.benignBatch === 0)
     throw new RangeError("a batch must hold at least one example");
 }
