@@ -9,6 +9,7 @@ import { logitsCommand } from "./logits.js";
 import { withGlobalOptions } from "./options.js";
 import { pretrainCommand } from "./pretrain.js";
 import { scoreCommand } from "./score.js";
+import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
 
 const COMMANDS = [
@@ -18,6 +19,7 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  sweepCommand,
   benchCommand,
 ];
 
