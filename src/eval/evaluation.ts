@@ -54,7 +54,9 @@ export interface DataFacts {
   readonly examples: number;
   /** Examples that brought no response: the model has written one. */
   readonly generated: number;
-  /** Examples that do not fit into the model's context, or have no prompt. */
+  /**
+   * Examples that do not fit into the model's context, have no prompt, or become harmful only past the cut response.
+   */
   readonly left_out: number;
 }
 
