@@ -20,11 +20,11 @@ import { RED_FLAG_DEFAULTS } from "../flag/train.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { replaceFile } from "../formats/write.js";
 import { Random } from "../random.js";
-import { readConfig } from "./config-file.js";
 import { Interrupted, interruptible } from "./interrupt.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer, parsed } from "./options.js";
 import { jsonLine, progressBar, table } from "./terminal.js";
+import { readTrainSettings } from "./train-settings.js";
 import { version } from "./version.js";
 
 interface SweepCommandOptions extends ModelOptions {
@@ -78,7 +78,7 @@ function seedList(text: string): number[] {
 }
 
 async function run(options: SweepCommandOptions): Promise<void> {
-  const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  const { flag, given: config } = await readTrainSettings(options.config);
   const { steps } = options;
   const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
   const given: GivenHyperparameters = { ...config, ...(steps === undefined ? {} : { steps }) };
@@ -89,7 +89,7 @@ async function run(options: SweepCommandOptions): Promise<void> {
     const maxResponse = given.maxResponse ?? RED_FLAG_DEFAULTS.maxResponse;
     const conversations = heldOutConversations(model, heldOut, maxResponse);
     const settings = await sweepFingerprint(model, {
-      ...{ axes: options.grid, given, training, heldOut, maxResponse },
+      ...{ axes: options.grid, given, flag, training, heldOut, maxResponse },
       facts: { version: version(), backend: backend.kind, deterministic: options.deterministic },
     });
     const parameters = options.grid.map(({ name }) => name);
@@ -114,7 +114,7 @@ async function run(options: SweepCommandOptions): Promise<void> {
     const interrupt = interruptible();
     try {
       const results = sweepRedFlag(model, left, {
-        ...{ training, heldOut: conversations, signal: interrupt.signal },
+        ...{ flag, training, heldOut: conversations, signal: interrupt.signal },
         onStep: (point, { step, loss }) => progress.onStep(point, step, loss),
       });
       for await (const result of results) {

@@ -2,7 +2,7 @@ import { DivergenceError } from "../errors.js";
 import { type FlagSequence, usableSequences } from "../flag/data.js";
 import { FlagScorer } from "../flag/score.js";
 import { trainRedFlag } from "../flag/train.js";
-import { addRedFlag, type FlaggedModel } from "../flag/vocab.js";
+import { addRedFlag, type FlaggedModel, type RedFlagOptions } from "../flag/vocab.js";
 import type { Example } from "../formats/jsonl.js";
 import type { Model } from "../model/model.js";
 import type { TrainStep } from "../train/trainer.js";
@@ -22,6 +22,8 @@ export interface HeldOut extends BothClasses<FlagSequence> {
 }
 
 export interface SweepOptions {
+  /** How the flag enters the vocabulary; its seed is the point's. */
+  readonly flag?: RedFlagOptions;
   readonly training: BothClasses<Example>;
   readonly heldOut: HeldOut;
   /** Called after every step of every training. */
@@ -60,12 +62,12 @@ export function heldOutConversations(
 export async function* sweepRedFlag(
   model: Model,
   points: readonly GridPoint[],
-  { training, heldOut, onStep, signal }: SweepOptions,
+  { flag, training, heldOut, onStep, signal }: SweepOptions,
 ): AsyncGenerator<SweepPoint | SweepFailure> {
   for (const point of points) {
     const { values, hyperparameters } = point;
     const { seed } = hyperparameters;
-    const flagged = await addRedFlag(model);
+    const flagged = await addRedFlag(model, { ...flag, seed });
     try {
       await trainRedFlag(flagged, {
         ...hyperparameters,

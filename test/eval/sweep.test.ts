@@ -129,6 +129,16 @@ describe("a point of a sweep", () => {
     ]);
   });
 
+  it("has the flag that it is told to take", async () => {
+    const axes = [{ name: "lr", values: [0.02] }];
+    const [appended, reused] = [
+      await run(axes, [0]),
+      await run(axes, [0], { flag: { reuse: 7, init: "reserved" } }),
+    ];
+    expect(reused).toEqual([expect.objectContaining({ kl_per_token: expect.any(Number) })]);
+    expect(reused).not.toEqual(appended);
+  });
+
   it("tells its steps", async () => {
     const steps: string[] = [];
     await run([{ name: "steps", values: [1, 2] }], [4], {

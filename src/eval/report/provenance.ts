@@ -12,7 +12,8 @@ ${textCell(html`<code>${path}</code>`)}${count(examples)}${count(generated)}${co
   );
   const numbers = ["Examples", "Responses generated", "Left out"].map(numberColumn);
   return html`${table("Data", [textColumn("Class"), textColumn("File"), ...numbers], rows)}
-<p class="note">Left out: what does not fit into the model's context, or has no prompt.</p>`;
+<p class="note">Left out: what does not fit into the model's context, has no prompt, or becomes harmful only past the
+cut response.</p>`;
 }
 
 /** All that is needed to make the figures again. */
