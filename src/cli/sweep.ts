@@ -13,7 +13,7 @@ import {
 } from "../eval/grid.js";
 import { HELD_OUT_SHARE, holdOut } from "../eval/hold-out.js";
 import { mean } from "../eval/metrics.js";
-import { type BothClasses, heldOutConversations, sweepRedFlag } from "../eval/sweep.js";
+import { type BothClasses, type HeldOut, heldOutConversations, sweepRedFlag } from "../eval/sweep.js";
 import { readSweep, SWEEP_FILE, type SweepFile, writeSweep } from "../eval/sweep-file.js";
 import { sweepFingerprint } from "../eval/sweep-settings.js";
 import { RED_FLAG_DEFAULTS } from "../flag/train.js";
@@ -94,20 +94,10 @@ async function run(options: SweepCommandOptions): Promise<void> {
     });
     const parameters = options.grid.map(({ name }) => name);
     let sweep = await readSweep(options.out, settings, parameters);
-    const file = (): SweepFile => ({
-      version: 1,
-      run: runFacts(options, seed, backend),
-      settings,
-      data: {
-        harmful: dataFacts(
-          options.evalHarmful ?? options.harmful,
-          heldOut.harmful,
-          conversations.leftOut.harmful,
-        ),
-        benign: dataFacts(options.evalBenign ?? options.benign, heldOut.benign, conversations.leftOut.benign),
-      },
-      sweep,
-    });
+    const facts: Omit<SweepFile, "sweep"> = {
+      ...{ version: 1, run: runFacts(options, seed, backend), settings },
+      data: dataFacts(options, heldOut, conversations.leftOut),
+    };
 
     const left = points.filter((point) => !has(sweep, point));
     const progress = sweepProgress(left);
@@ -119,12 +109,12 @@ async function run(options: SweepCommandOptions): Promise<void> {
       });
       for await (const result of results) {
         sweep = withResult(sweep, result);
-        await writeSweep(options.out, file());
+        await writeSweep(options.out, { ...facts, sweep });
         if (options.json) jsonLine(resultLine(parameters, result));
       }
     } catch (error) {
       if (!(error instanceof Interrupted)) throw error;
-      const kept = sweep.points.length + sweep.failed.length;
+      const kept = points.filter((point) => has(sweep, point)).length;
       throw new Interrupted(
         error.signal,
         `${error.message}; ${kept} of ${points.length} points are kept, the same command goes on`,
@@ -133,7 +123,7 @@ async function run(options: SweepCommandOptions): Promise<void> {
       interrupt.stop();
       progress.stop();
     }
-    await writeReport(options.out, file());
+    await writeReport(options.out, { ...facts, sweep });
     if (!options.json) show(options.out, sweep, left.length);
     const [failure] = sweep.failed;
     if (sweep.points.length === 0 && failure) {
@@ -208,8 +198,16 @@ function runFacts(options: SweepCommandOptions, seed: number, backend: Backend):
   };
 }
 
-function dataFacts(path: string, heldOut: readonly Example[], leftOut: number) {
-  return { path, examples: heldOut.length, generated: 0, left_out: leftOut };
+/** The held-out data. */
+function dataFacts(
+  { harmful, benign, evalHarmful, evalBenign }: SweepCommandOptions,
+  heldOut: BothClasses<Example>,
+  leftOut: HeldOut["leftOut"],
+): SweepFile["data"] {
+  const facts = (path: string, kind: "harmful" | "benign") => ({
+    ...{ path, examples: heldOut[kind].length, generated: 0, left_out: leftOut[kind] },
+  });
+  return { harmful: facts(evalHarmful ?? harmful, "harmful"), benign: facts(evalBenign ?? benign, "benign") };
 }
 
 /** The sweep as `report.html`. What draws it is loaded now: other commands never need it. */

@@ -34,7 +34,8 @@ export function runSection({ run }: Evaluation): Markup {
     ["Date", html`<time datetime="${run.date}">${run.date}</time>`],
   ];
   const known = facts.filter(([, value]) => value !== false);
-  return html`<pre class="command" tabindex="0" aria-label="Command line"><code>${run.command.map(shellWord).join(" ")}</code></pre>
+  const command = run.command.map(shellWord).join(" ");
+  return html`<pre class="command" tabindex="0" aria-label="Command line"><code>${command}</code></pre>
 <dl class="facts">
 ${known.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>\n`)}</dl>`;
 }
