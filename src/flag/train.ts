@@ -214,7 +214,8 @@ function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, bat
   }
 }
 
-function checkHyperparameters(hyper: RedFlagHyperparameters): void {
+/** Throws RangeError naming the first hyperparameter that is out of its range. */
+export function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
