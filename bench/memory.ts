@@ -26,7 +26,12 @@ for (const { shape } of trainCases) {
   const backend = await createBackend({ kind: "wasm", threads: 1 });
   const model = await benchLlama(backend, shape, length);
   const ids = noiseIds(batch * length, vocab, 0);
-  for await (const _ of train(model.weights, languageLoss(model), () => ({ ids, batch }), OPTIONS));
+  for await (const _ of train(
+    model.weights,
+    languageLoss(model),
+    { next: () => ({ ids, batch }), state: null },
+    OPTIONS,
+  ));
   const parameters = [...weightShapes(config).values()].reduce((sum, dims) => sum + 4 * sizeOf(dims), 0);
   const counted = 4 * parameters + batch * length * savedBytes(config);
   const { reserved } = backend.memory();

@@ -28,7 +28,10 @@ export function scoreCommand(root: Command): Command {
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
     .requiredOption("--data <file>", "JSON Lines: prompt, response?")
-    .requiredOption("--out <file>", "JSON Lines: index, flag_max, flag_cumulative, first_flag, harmful")
+    .requiredOption(
+      "--out <file>",
+      "JSON Lines: index, flag_max, flag_cumulative, first_flag, flag_category?, harmful",
+    )
     .option("--shard <i/n>", "only every n-th input, from the i-th on (0 <= i < n)", parseShard)
     .option("--max-tokens <n>", "most tokens of a response, given or generated", integer(1), 512)
     .action(run);
@@ -61,6 +64,7 @@ async function run(options: ScoreOptions): Promise<void> {
           flag_max: score.max,
           flag_cumulative: score.cumulative,
           first_flag: score.first,
+          ...(score.category === null ? {} : { flag_category: score.category }),
           harmful: example.harmful ?? null,
         };
         lines.push(`${JSON.stringify(line)}\n`);

@@ -35,7 +35,7 @@ export async function respond(
 ): Promise<number[]> {
   const response: number[] = [];
   for await (const { token } of generate(flagged, prompt, { policy: { kind: "annotate" }, ...options })) {
-    if (token !== null && token !== flagged.flagId) response.push(token);
+    if (token !== null && !flagged.isFlag(token)) response.push(token);
   }
   // The context has no place for a token that was generated after its last position.
   return response.slice(0, flagged.model.config.contextLength - prompt.length);

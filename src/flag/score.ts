@@ -14,8 +14,10 @@ import type { FlaggedModel } from "./vocab.js";
 
 /** What the flag says of one response. */
 export interface FlagScore {
-  /** P(flag) before each response token and after the last: n + 1 numbers. */
+  /** P(flag) before each response token and after the last: n + 1 numbers. With several flags, their sum. */
   readonly probabilities: Float64Array;
+  /** The category whose flag is the likeliest where P(flag) is largest; null where one flag stands for all. */
+  readonly category: string | null;
   /** The largest of them. */
   readonly max: number;
   /** 1 - Π(1 - P). */
@@ -31,7 +33,7 @@ function summarise(
   probabilities: Float64Array,
   decision: Decision,
   likeliest: (position: number) => boolean,
-): FlagScore {
+): Omit<FlagScore, "category"> {
   const tracker = new DecisionTracker(decision);
   let first: number | null = null;
   probabilities.forEach((probability, position) => {
@@ -74,22 +76,36 @@ export class FlagScorer {
     decision: Decision = this.flagged.decision,
   ): Promise<FlagScore> {
     const tape = this.#tape();
-    const { model, overlay, flagId } = this.flagged;
+    const { model, overlay, flagIds } = this.flagged;
     const input = responseRows(tape, model, sequence, overlay, true);
     const positions = sequence.response.length + 1;
     // -ln P(flag) is the cross-entropy with the flag as every row's target.
-    const targets = tape.from(new Uint32Array(positions).fill(flagId));
-    const losses = tape.empty([positions]);
+    const flags = flagIds.map((flagId) => ({
+      targets: tape.from(new Uint32Array(positions).fill(flagId)),
+      losses: tape.empty([positions]),
+    }));
     const firsts = decision.kind === "argmax" ? tape.empty([positions], "u32") : undefined;
     inChunks(tape, model, input, (chunk, part) => {
       const logits = head(chunk, model, part(input.hidden), overlay);
-      crossEntropy(chunk, logits, part(targets), { into: part(losses) });
+      for (const { targets, losses } of flags) {
+        crossEntropy(chunk, logits, part(targets), { into: part(losses) });
+      }
       if (firsts) argmax(chunk, logits, part(firsts));
     });
     const likeliestIds = await firsts?.readIds();
-    const likeliest = (position: number) => likeliestIds?.[position] === flagId;
-    const probabilities = Float64Array.from(await losses.read(), (loss) => Math.exp(-loss));
-    return summarise(probabilities, decision, likeliest);
+    const likeliest = (position: number) => this.flagged.isFlag(likeliestIds?.[position] ?? -1);
+    const losses = await Promise.all(flags.map((flag) => flag.losses.read()));
+    const of = (position: number) => losses.map((loss) => Math.exp(-(loss[position] as number)));
+    const probabilities = Float64Array.from({ length: positions }, (_, position) =>
+      Math.min(
+        1,
+        of(position).reduce((sum, p) => sum + p, 0),
+      ),
+    );
+    const score = summarise(probabilities, decision, likeliest);
+    const split = of(probabilities.indexOf(score.max));
+    const flagId = flagIds[split.indexOf(Math.max(...split))] as number;
+    return { ...score, category: this.flagged.categoryOf(flagId) };
   }
 
   /**

@@ -40,7 +40,8 @@ async function reportsOf(
   const ids = randomIds(batch * length, config.vocabSize);
   const options = { lr: 1e-3, warmup: 0, decay: "constant", accumulate: 1, clip: 1 } as const;
   const reports: MemoryReport[] = [];
-  const run = train(model.weights, languageLoss(model), () => ({ ids, batch }), { ...options, steps });
+  const batches = { next: () => ({ ids, batch }), state: null };
+  const run = train(model.weights, languageLoss(model), batches, { ...options, steps });
   for await (const _ of run) reports.push(backend.memory());
   model.dispose();
   backend.dispose();
