@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { FormatError } from "../errors.js";
 import { type TrainingFiles, trainBaselines } from "../eval/baselines.js";
@@ -8,15 +7,17 @@ import type { Detector } from "../eval/detector.js";
 import { type EvaluationOptions, evaluate, type Findings } from "../eval/evaluate.js";
 import type { DetectorResult, Estimate, Evaluation, RunFacts } from "../eval/evaluation.js";
 import { parseRefusalPhrases, refusalDetector } from "../eval/refusal.js";
+import { readTrainingCurve } from "../eval/training-log.js";
+import { dataDigest } from "../flag/calibration.js";
 import { type Decision, parseDecision } from "../flag/decision.js";
 import { loadRedFlag } from "../flag/store.js";
 import { openFiles } from "../formats/files.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { writeFolder } from "../formats/write.js";
-import { fingerprint } from "./fingerprint.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer, number, parsed } from "./options.js";
 import { jsonLine, type Progress, progressBar, table } from "./terminal.js";
+import { version } from "./version.js";
 
 interface EvalOptions extends Omit<ModelOptions, "adapter"> {
   readonly adapter: readonly string[];
@@ -47,7 +48,7 @@ export function evalCommand(root: Command): Command {
     .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response?, onset?, category?, language?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response?, category?, language?")
-    .requiredOption("--out <folder>", "gets metrics.json")
+    .requiredOption("--out <folder>", "gets metrics.json and report.html")
     .option(
       "--decision <rule>",
       "argmax, threshold=LEVEL, cumulative=LEVEL, ema=DECAY,LEVEL (default: the calibrated, or threshold=0.5)",
@@ -83,10 +84,11 @@ async function run(options: EvalOptions): Promise<void> {
   const benign = await exampleFile(options.benign);
   const training = await trainingFiles(options);
   const guards = await guardsOf(options);
+  const curves = await Promise.all(options.adapter.map(readTrainingCurve));
   const { adapter: folders, ...modelOptions } = options;
   await withModel(modelOptions, async ({ model, backend }) => {
     const settings: EvaluationOptions = { ...options, seed: options.seed ?? 0 };
-    const data = fingerprint(benign.examples);
+    const data = await dataDigest(benign.examples);
     const calibratedHere: string[] = [];
     const adapters = folders.map((path) => async () => {
       const flagged = await loadRedFlag(model, path);
@@ -114,10 +116,10 @@ async function run(options: EvalOptions): Promise<void> {
       run: runFacts(options, settings, findings, backend.description),
       ...findings,
       attacks: [],
-      training: [],
+      training: curves.filter((curve) => curve !== null),
       sweep: null,
     };
-    await writeFolder(options.out, new Map([["metrics.json", `${JSON.stringify(evaluation, null, 2)}\n`]]));
+    await writeEvaluation(options.out, evaluation);
     show(options, evaluation);
     if (calibratedHere.length > 0 && !options.json) {
       process.stdout.write(
@@ -168,19 +170,28 @@ async function withProgress<T>(
   return work(onProgress).finally(() => bar?.stop());
 }
 
+/** Both files, or none. What draws the report is loaded now: other commands never need it. */
+async function writeEvaluation(folder: string, evaluation: Evaluation): Promise<void> {
+  const { renderReport } = await import("../eval/report.js");
+  const files = new Map([
+    ["metrics.json", `${JSON.stringify(evaluation, null, 2)}\n`],
+    ["report.html", renderReport(evaluation)],
+  ]);
+  await writeFolder(folder, files);
+}
+
 function runFacts(
   options: EvalOptions,
   { seed, resamples }: EvaluationOptions,
   { detectors }: Findings,
   backend: string,
 ): RunFacts {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   return {
     command: ["oriflamme", ...process.argv.slice(2)],
     date: new Date().toISOString(),
     seed,
     resamples,
-    versions: { oriflamme: version, node: process.versions.node },
+    versions: { oriflamme: version(), node: process.versions.node },
     backend,
     model: options.model,
     adapters: options.adapter,

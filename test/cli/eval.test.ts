@@ -24,7 +24,14 @@ describe("eval", () => {
     expect(shown).toMatch(/\nred flag +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] .* threshold=0\.5\n/);
     expect(shown).toMatch(/KL, nats a token/);
     expect(shown).toMatch(/\none: 3 harmful, 2 benign; intervals of 95 %, 50 resamples\n$/);
-    const { version, run, data, detectors, along, utility, examples } = await evaluationOf("one");
+    expect(await readdir(join(folder(), "one"))).toEqual(["metrics.json", "report.html"]);
+    expect(await readFile(join(folder(), "one/report.html"), "utf8")).toContain(
+      "<h1>Red flag evaluation</h1>",
+    );
+    const { version, run, data, detectors, along, utility, examples, training } = await evaluationOf("one");
+    expect(training).toHaveLength(1);
+    expect(training[0]).toMatchObject({ adapter: "adapter", steps: [{ step: 1 }, { step: 2 }, { step: 3 }] });
+    expect(Object.keys(training[0]?.steps[0]?.terms ?? {})).toEqual(["ce", "post", "benign"]);
     expect(version).toBe(1);
     expect(run).toMatchObject({
       ...{ seed: 0, resamples: 50, model: "model", adapters: ["adapter"], decision: "threshold=0.5" },
