@@ -186,6 +186,7 @@ describe("what is refused", () => {
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
     [{ placement: "random" }, /^placement must be uniform/],
+    [{ method: "qlora" }, /^method must be lora or full, got 'qlora'/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],
     [{ loss: { reduction: "max" } }, /^reduction must be mean or sum, got 'max'/],
