@@ -6,6 +6,13 @@ import { Random } from "../random.js";
 import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
 import { DIVERGENCE } from "../train/divergence.js";
 import { type TrainStep, train } from "../train/trainer.js";
+import {
+  ADVERSARIAL,
+  type AdversarialOptions,
+  adversarialLoss,
+  attackProbability,
+  checkAdversarial,
+} from "./adversarial.js";
 import { type CompleteOptions, completeSequences } from "./complete.js";
 import { flagBatches, trainingSequences, type UsableSequences, usable } from "./data.js";
 import { redFlagFingerprint } from "./fingerprint.js";
@@ -51,6 +58,8 @@ export interface RedFlagHyperparameters {
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
+  /** Adversarial training (RF-AT): off where its share is 0. */
+  readonly adversarial: AdversarialOptions;
   /** Where the flag is put into a harmful response; `fixed` is the baseline Fixed-Pos. */
   readonly placement: Placement;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
@@ -86,6 +95,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   dropout: 0,
   targets: "all",
   loss: FLAG_LOSS,
+  adversarial: ADVERSARIAL,
   placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
@@ -95,10 +105,11 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
 };
 
 /** Data and hyperparameters of a run. */
-export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss">> {
+export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss" | "adversarial">> {
   readonly harmful: readonly Example[];
   readonly benign: readonly Example[];
   readonly loss?: Partial<FlagLossOptions>;
+  readonly adversarial?: Partial<AdversarialOptions>;
   /** Called after every response that `complete` has the model write, with their number so far and in all. */
   readonly onResponse?: (done: number, total: number) => void;
   /** Called after every step. */
@@ -133,22 +144,33 @@ export interface RedFlagRun {
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
   const { harmful, benign, onResponse, onStep, signal, checkpoint, ...given } = training;
-  const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
+  const hyper = {
+    ...RED_FLAG_DEFAULTS,
+    ...given,
+    loss: { ...FLAG_LOSS, ...training.loss },
+    adversarial: { ...ADVERSARIAL, ...training.adversarial },
+  };
   checkHyperparameters(hyper);
+  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const attacked = attackProbability(hyper.adversarial.share, sizes);
   const found = await trainingData(flagged, hyper, { harmful, benign, onResponse, signal });
   expectUsable("harmful", found.harmful, hyper.harmfulBatch);
   expectUsable("benign", found.benign, hyper.benignBatch);
 
   const tuning = await attached(flagged, hyper);
   const dealt = {
-    harmful: hyper.harmfulBatch,
-    benign: hyper.benignBatch,
+    ...sizes,
     bucket: hyper.bucket,
     placement: hyper.placement,
     dropout: hyper.method === "lora" && hyper.dropout > 0,
+    attacked,
   };
   const random = new Random(hyper.seed + 1);
   const batches = flagBatches(found.harmful.sequences, found.benign.sequences, dealt, random);
+  const loss =
+    attacked > 0
+      ? await adversarialLoss(flagged, tuning.parameters, hyper.loss, hyper.adversarial)
+      : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const keeper =
@@ -161,7 +183,7 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
       }),
     );
   const steps: TrainStep[] = [];
-  for await (const step of train(tuning.parameters, redFlagLoss(flagged, hyper.loss), batches, {
+  for await (const step of train(tuning.parameters, loss, batches, {
     ...hyper,
     warmup,
     signal,
@@ -250,7 +272,8 @@ function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, bat
   }
 }
 
-function checkHyperparameters(hyper: RedFlagHyperparameters): void {
+/** Throws RangeError naming the first hyperparameter that is out of its range. */
+export function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
@@ -289,6 +312,7 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   }
   if (!(hyper.dropout >= 0 && hyper.dropout < 1))
     throw new RangeError(`dropout must be in [0, 1), got ${hyper.dropout}`);
+  checkAdversarial(hyper.adversarial);
   if (hyper.harmfulBatch + hyper.benignBatch === 0)
     throw new RangeError("a batch must hold at least one example");
 }

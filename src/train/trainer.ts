@@ -18,11 +18,17 @@ export interface LossReport {
   readonly tokens: number;
 }
 
+/** Reads what a loss has to report, once its backward has been dispatched. */
+export type ReadLoss = () => Promise<LossReport>;
+
 /**
- * A loss: runs the model on the tape and ends the graph with gradients times `scale`; the report is read once the
- * backward has been dispatched.
+ * A loss: runs the model on the tape and ends the graph with gradients times `scale`. One that must read from the
+ * device before it can do that is a promise.
  */
-export type Loss<Batch> = (tape: Tape, batch: Batch, scale: number) => () => Promise<LossReport>;
+export type Loss<Batch> = (tape: Tape, batch: Batch, scale: number) => ReadLoss | Promise<ReadLoss>;
+
+/** A loss that reads nothing from the device first. */
+export type SyncLoss<Batch> = (tape: Tape, batch: Batch, scale: number) => ReadLoss;
 
 /** What the training loop does with a loss. */
 export interface TrainOptions extends Schedule, AdamWOptions {
@@ -136,7 +142,7 @@ async function gradientOf<Batch>(
     const tape = new Tape(arena, true, { checkpoint: gradientCheckpointing });
     const batch = batches.next();
     const examples = batches.describe?.(batch) ?? "";
-    const read = loss(tape, batch, 1 / accumulate);
+    const read = await loss(tape, batch, 1 / accumulate);
     tape.backward();
     const report = await read();
     for (const [name, value] of Object.entries({ ...report.terms, loss: report.loss })) {

@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
@@ -9,6 +10,7 @@ import { RED_FLAG_DEFAULTS, type RedFlagTraining, trainRedFlag } from "../../src
 import { addRedFlag, type FlaggedModel } from "../../src/flag/vocab.js";
 import type { Example } from "../../src/formats/jsonl.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
+import type { TrainStep } from "../../src/train/trainer.js";
 import { temporaryFolder } from "../formats/helpers.js";
 import { baseline, llama, loudModel, mistral } from "../model/tiny.js";
 
@@ -120,7 +122,9 @@ describe("a run", () => {
     const flagged = await fresh();
     const run = trainRedFlag(flagged, { ...training, lr: 1e30, clip: Infinity });
     await expect(run).rejects.toThrow(DivergenceError);
-    await expect(run).rejects.toThrow(/^step [23](, batch 1: (ce|post|benign) is|: the gradient's norm is)/);
+    await expect(run).rejects.toThrow(
+      /^step [23](, batch 1: (ce|post|benign) is|: the gradient's norm is).* \(harmful examples \d, \d, benign examples \d, \d\)$/,
+    );
   });
 
   it("ends by its signal between two steps, and keeps what it learned", async () => {
@@ -138,6 +142,33 @@ describe("a run", () => {
     const whole = await fresh();
     await trainRedFlag(whole, { ...training, steps: 3, decay: "constant" });
     expect(await values(flagged)).toEqual(await values(whole));
+  });
+
+  it("goes on from its checkpoint as if it had never stopped, and clears it when it is saved", async () => {
+    const whole = await fresh();
+    const { steps } = await trainRedFlag(whole, training);
+    const numbers = (run: readonly TrainStep[]) => run.map(({ tokensPerSecond: _, ...step }) => step);
+
+    const folder = await temporaryFolder();
+    const kept = join(folder, "run");
+    const options = { ...training, checkpoint: { folder: kept, every: 2, resume: true } };
+    const controller = new AbortController();
+    const onStep = ({ step }: TrainStep) => {
+      if (step === 3) controller.abort(new Error("enough"));
+    };
+    const ended = trainRedFlag(await fresh(), { ...options, onStep, signal: controller.signal });
+    await expect(ended).rejects.toThrow("enough");
+    const other = trainRedFlag(await fresh(), { ...options, benign: benign.slice(1) });
+    await expect(other).rejects.toThrow(/is of another run: benign data differ$/);
+
+    const flagged = await fresh();
+    const seen: number[] = [];
+    const run = await trainRedFlag(flagged, { ...options, onStep: ({ step }) => seen.push(step) });
+    expect(seen).toEqual([4, 5, 6]);
+    expect(numbers(run.steps)).toEqual(numbers(steps));
+    expect(await values(flagged)).toEqual(await values(whole));
+    await run.save(join(folder, "adapter"));
+    expect(await readdir(folder)).toEqual(["adapter"]);
   });
 
   it("adapts only the layers asked for", async () => {
@@ -187,6 +218,7 @@ describe("what is refused", () => {
     [{ warmup: -1 }, /^warmup must/],
     [{ placement: "random" }, /^placement must be uniform/],
     [{ method: "qlora" }, /^method must be lora or full, got 'qlora'/],
+    [{ divergence: 1 }, /^divergence must be 0 or a number above 1/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],
     [{ loss: { reduction: "max" } }, /^reduction must be mean or sum, got 'max'/],
