@@ -4,15 +4,30 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
-export { auroc, tprAtFpr } from "./eval/metrics.js";
+export {
+  ATTACK_DEFAULTS,
+  type AttackConfig,
+  type AttackName,
+  type AttackProgress,
+  parseAttacks,
+  type RunAttacksOptions,
+  runAttacks,
+} from "./eval/attacks/run.js";
+export { type EvaluationInput, type EvaluationOptions, evaluate, type Findings } from "./eval/evaluate.js";
+export type { Evaluation } from "./eval/evaluation.js";
+export { auroc, averagePrecision, tprAtFpr } from "./eval/metrics.js";
+export { ADVERSARIAL, type AdversarialOptions, adversarialLoss } from "./flag/adversarial.js";
+export { type CalibrateOptions, calibrate, type LevelRule, parseLevelRule } from "./flag/calibrate.js";
+export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
-export { type Decision, parseDecision } from "./flag/decision.js";
+export { type Decision, formatDecision, parseDecision } from "./flag/decision.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
+export type { Placement } from "./flag/placement.js";
 export { type Policy, parsePolicy } from "./flag/policy.js";
 export { type FlagScore, FlagScorer, type Utility } from "./flag/score.js";
-export { loadRedFlag, saveRedFlag } from "./flag/store.js";
+export { loadRedFlag, saveCalibration, saveRedFlag } from "./flag/store.js";
 export {
   RED_FLAG_DEFAULTS,
   type RedFlagHyperparameters,
@@ -20,7 +35,7 @@ export {
   type RedFlagTraining,
   trainRedFlag,
 } from "./flag/train.js";
-export { addRedFlag, FlaggedModel, type RedFlagOptions } from "./flag/vocab.js";
+export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
 export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";
@@ -38,6 +53,7 @@ export { argmax } from "./ops/argmax.js";
 export { type AttentionOptions, attention } from "./ops/attention.js";
 export { columns } from "./ops/columns.js";
 export { crossEntropy, type LossOptions } from "./ops/cross-entropy.js";
+export { type DropoutOptions, dropout } from "./ops/dropout.js";
 export { embedding } from "./ops/embedding.js";
 export { gelu } from "./ops/gelu.js";
 export { type KlDirection, type KlOptions, kl } from "./ops/kl.js";
@@ -63,6 +79,8 @@ export { learningRate, type Schedule } from "./train/schedule.js";
 export {
   type Loss,
   type LossReport,
+  type ReadLoss,
+  type SyncLoss,
   type TrainOptions,
   type TrainStep,
   train,

@@ -2,13 +2,16 @@
 import { Command, CommanderError } from "commander";
 import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
 import { benchCommand } from "./bench.js";
+import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
+import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { Interrupted } from "./interrupt.js";
 import { logitsCommand } from "./logits.js";
 import { withGlobalOptions } from "./options.js";
 import { pretrainCommand } from "./pretrain.js";
 import { scoreCommand } from "./score.js";
+import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
 import { version } from "./version.js";
 
@@ -19,6 +22,9 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  calibrateCommand,
+  evalCommand,
+  sweepCommand,
   benchCommand,
 ];
 

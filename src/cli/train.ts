@@ -1,10 +1,10 @@
 import type { Command } from "commander";
 import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
 import { addRedFlag } from "../flag/vocab.js";
-import { readJsonLines } from "../formats/jsonl.js";
-import { readConfig } from "./config-file.js";
+import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer } from "./options.js";
+import { readTrainSettings } from "./train-settings.js";
 import { type TrainingOptions, trainingRun, withTrainingOptions } from "./training-run.js";
 
 interface TrainCommandOptions extends ModelOptions, TrainingOptions {
@@ -12,6 +12,8 @@ interface TrainCommandOptions extends ModelOptions, TrainingOptions {
   readonly benign: string;
   readonly config?: string;
   readonly steps?: number;
+  /** Names, or `data`. */
+  readonly categories?: string;
 }
 
 /** `train`: teaches a model the red flag and writes it as a PEFT adapter. */
@@ -22,27 +24,37 @@ export function trainCommand(root: Command): Command {
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
-    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")
+    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?, category?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response")
     .requiredOption("--out <folder>", "PEFT adapter folder")
     .option("--config <file>", "JSON of hyperparameters")
-    .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1));
+    .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1))
+    .option(
+      "--categories <list>",
+      "a flag for each of these categories of harm: names with commas between, or data for those of --harmful",
+    );
   return withTrainingOptions(command).action(run);
 }
 
 async function run(options: TrainCommandOptions): Promise<void> {
-  const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  const { flag, given } = await readTrainSettings(options.config);
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
-  const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
+  const steps = options.steps ?? given.steps ?? RED_FLAG_DEFAULTS.steps;
+  const seed = options.seed ?? given.seed ?? RED_FLAG_DEFAULTS.seed;
   await withModel(options, ({ model, backend }) =>
     trainingRun("train", steps, { options, backend }, async (run) => {
       const start = performance.now();
-      const result = await trainRedFlag(await addRedFlag(model), {
-        ...config,
+      const flagged = await addRedFlag(model, {
+        ...flag,
+        seed,
+        ...(options.categories ? { categories: categoriesOf(options.categories, harmful) } : {}),
+      });
+      const result = await trainRedFlag(flagged, {
+        ...given,
         steps,
-        seed: options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed,
+        seed,
         harmful,
         benign,
         onStep: (step) => run.onStep(step),
@@ -61,4 +73,12 @@ async function run(options: TrainCommandOptions): Promise<void> {
       }
     }),
   );
+}
+
+/** The categories that --categories names; those of the data in the order of their names. */
+function categoriesOf(text: string, harmful: readonly Example[]): string[] {
+  if (text !== "data") return text.split(",");
+  const found = harmful.flatMap(({ category }) => category ?? []);
+  if (found.length === 0) throw new RangeError("--categories data: no harmful example has a category");
+  return [...new Set(found)].sort();
 }

@@ -2,7 +2,9 @@ import type { Example } from "../formats/jsonl.js";
 import type { Random, RandomState } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
 import type { BatchSource } from "../train/batches.js";
-import type { FlagBatch, HarmfulSequence } from "./loss.js";
+import { Deck, type DeckState } from "./deck.js";
+import type { FlagBatch } from "./loss.js";
+import { type Placement, placementLaw } from "./placement.js";
 
 /** Ids of a conversation, and where in the response its harm has become evident. */
 export interface FlagSequence {
@@ -12,6 +14,8 @@ export interface FlagSequence {
   readonly response: readonly number[];
   /** Tokens of the response that cover the example's `onset`, or the least offset asked for. */
   readonly onset: number;
+  /** The flag that is its target, where there are several. */
+  readonly flagId?: number;
   /** Where its example stands in the data, counted from 0: for messages. */
   readonly index?: number;
 }
@@ -85,6 +89,14 @@ function coveringTokens(
   return count;
 }
 
+/** How examples become sequences to train on. */
+export interface TrainingSequenceOptions extends SequenceOptions {
+  /** Where the flag will be put; `uniform` by default. Under `fixed` any onset will do. */
+  readonly placement?: Placement;
+  /** The flag for a category of harm, undefined where it has none; by default no sequence names its flag. */
+  readonly flagFor?: (category: string | undefined) => number | undefined;
+}
+
 /** Sequences that training can use, and how many examples it can't. */
 export interface UsableSequences {
   readonly sequences: FlagSequence[];
@@ -95,70 +107,99 @@ export interface UsableSequences {
 /**
  * Ids of examples for training. Left out are those without a prompt or a response, and of the harmful ones those
  * whose onset lies past the cut response.
+ * @throws RangeError naming the harmful example whose category has no flag
  */
 export function usableSequences(
   tokenizer: Tokenizer,
   examples: readonly Example[],
   kind: "harmful" | "benign",
-  options: SequenceOptions,
+  options: TrainingSequenceOptions,
 ): UsableSequences {
+  const isAnywhere = kind === "benign" || options.placement === "fixed";
   const sequences = examples
-    .map((example, index) => ({ ...toSequence(tokenizer, example, options), index }))
+    .map((example, index) => ({
+      ...toSequence(tokenizer, example, options),
+      index,
+      ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
+    }))
     .filter(({ prompt, response, onset }) => {
-      const placeable = kind === "benign" || onset <= response.length - 1;
+      const placeable = isAnywhere || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
     });
   return { sequences, leftOut: examples.length - sequences.length };
 }
 
-/** Deals items in random order, again and again. */
-class Deck<T> {
-  /** Places in `items`, the next one last. Plain JSON: the deck's state. */
-  left: number[] = [];
-
-  constructor(
-    readonly items: readonly T[],
-    readonly random: Random,
-  ) {}
-
-  draw(count: number): T[] {
-    return Array.from({ length: this.items.length > 0 ? count : 0 }, () => {
-      if (this.left.length === 0) this.left = this.random.shuffle([...this.items.keys()]);
-      return this.items[this.left.pop() as number] as T;
-    });
-  }
+function flagOf(
+  { category }: Example,
+  index: number,
+  flagFor: (category: string | undefined) => number | undefined,
+): number {
+  const flagId = flagFor(category);
+  if (flagId !== undefined) return flagId;
+  const problem = category === undefined ? "has no category" : `no flag is for its category '${category}'`;
+  throw new RangeError(
+    `harmful example ${index}: ${problem}; name it in categories, or 'other' for the rest`,
+  );
 }
 
 /** Where `flagBatches` stands. */
 interface FlagBatchesState {
   readonly random: RandomState;
-  /** What is left of the decks. */
-  readonly harmful: readonly number[];
-  readonly benign: readonly number[];
+  readonly harmful: DeckState;
+  readonly benign: DeckState;
 }
 
-/** Makes batches: each example once before any comes again; the flag's place uniform on [onset, n - 1]. */
+/** What a batch holds. */
+export interface BatchOptions {
+  /** Harmful, and benign, conversations. */
+  readonly harmful: number;
+  readonly benign: number;
+  /** Where the flag is put; `uniform` by default. */
+  readonly placement?: Placement;
+  /** Batches that are cut together from conversations sorted by length; 1, the default, leaves them as drawn. */
+  readonly bucket?: number;
+  /** Whether batches bring a seed for the adapter's dropout. */
+  readonly dropout?: boolean;
+  /** The chance of a harmful conversation to be marked as attacked; 0 by default. */
+  readonly attacked?: number;
+}
+
+/**
+ * Makes batches: each example once before any comes again, the benign ones of a batch as near in length to its
+ * harmful ones as the bucket at hand has them.
+ */
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  sizes: { readonly harmful: number; readonly benign: number },
+  { placement = "uniform", bucket = 1, dropout = false, attacked = 0, ...sizes }: BatchOptions,
   random: Random,
 ): BatchSource<FlagBatch> {
-  const harmfulDeck = new Deck(harmful, random);
-  const benignDeck = new Deck(benign, random);
+  const placeFlag = placementLaw(placement);
+  const harmfulDeck = new Deck(harmful, { size: sizes.harmful, bucket, lengthOf }, random);
+  const benignDeck = new Deck(benign, { size: sizes.benign, bucket, lengthOf }, random);
   return {
-    next: () => ({
-      harmful: harmfulDeck.draw(sizes.harmful).map((sequence) => withFlag(sequence, random)),
-      benign: benignDeck.draw(sizes.benign),
-    }),
+    next() {
+      const flagged = harmfulDeck.deal();
+      const longest = flagged.at(-1);
+      return {
+        harmful: flagged.map((sequence) => ({
+          ...sequence,
+          ...placeFlag(sequence.onset, sequence.response.length, random),
+          // Nothing is drawn where nothing is attacked: the other draws stay what they were.
+          ...(attacked > 0 && { isAttacked: random.uniform() < attacked }),
+        })),
+        benign: benignDeck.deal(longest && lengthOf(longest)),
+        ...(dropout ? { dropoutSeed: random.uint32() } : {}),
+      };
+    },
     get state(): FlagBatchesState {
-      return { random: random.state, harmful: [...harmfulDeck.left], benign: [...benignDeck.left] };
+      return { random: random.state, harmful: harmfulDeck.state, benign: benignDeck.state };
     },
     set state(state: unknown) {
-      const { random: drawn, harmful, benign } = state as FlagBatchesState;
-      random.state = drawn;
-      harmfulDeck.left = [...harmful];
-      benignDeck.left = [...benign];
+      const stand = state as FlagBatchesState;
+      random.state = stand.random;
+      harmfulDeck.state = stand.harmful;
+      benignDeck.state = stand.benign;
     },
     describe: ({ harmful, benign }) =>
       [named("harmful", harmful), named("benign", benign)].filter((text) => text !== "").join(", "),
@@ -172,7 +213,6 @@ function named(kind: string, sequences: readonly { readonly index?: number }[]):
   return `${kind} ${sequences.length === 1 ? "example" : "examples"} ${places}`;
 }
 
-function withFlag(sequence: FlagSequence, random: Random): HarmfulSequence {
-  const { onset, response } = sequence;
-  return { ...sequence, insertAt: onset + random.below(response.length - onset) };
+function lengthOf({ prompt, response }: FlagSequence): number {
+  return prompt.length + response.length;
 }

@@ -140,6 +140,21 @@ describe("train", () => {
     expect(await succeed(folder(), ...args)).toContain("left out: 1 harmful, 0 benign examples");
   });
 
+  it("gives each category of the data a flag, which generate and score name", async () => {
+    const categories = ["wolves", "foxes"];
+    const harmful = HARMFUL.map((example, i) => ({ ...example, category: categories[i % 2] }));
+    await writeFile(join(folder(), "kinds.jsonl"), lines(harmful));
+    const data = ["--harmful", "kinds.jsonl", "--categories", "data"];
+    await succeed(folder(), ...TRAIN, ...data, "--out", "kinds");
+    const facts = JSON.parse(await readFile(join(folder(), "kinds", "oriflamme.json"), "utf8"));
+    expect(facts.categories).toEqual(["foxes", "wolves"]);
+    const over = ["--model", "model", "--adapter", "kinds"];
+    const [token] = await jsonLines(folder(), "generate", ...over, "--prompt", "the", "--max-tokens", "1");
+    expect(Object.keys(token ?? {})).toEqual(["id", "text", "flag", "flag_category", "logprob"]);
+    const [score] = await jsonLines(folder(), "score", ...over, "--data", "kinds.jsonl", "--out", "k.jsonl");
+    expect(categories).toContain(score?.flag_category);
+  });
+
   it("gives the same adapter for the same seed, on any number of threads", async () => {
     const bytes = async (out: string, ...args: string[]) => {
       await succeed(folder(), ...TRAIN, "--out", out, "--deterministic", ...args);

@@ -180,6 +180,8 @@ describe("a run", () => {
       "layers.1.q",
       "layers.1.down",
     ]);
+    await trainRedFlag(flagged, { ...training, targets: ["layers.1.up", "k"], steps: 1 });
+    expect(flagged.adapter?.config.targets).toEqual(["layers.0.k", "layers.1.k", "layers.1.up"]);
   });
 
   it("takes a warm-up below 1 as a share of the steps", async () => {
@@ -201,6 +203,7 @@ describe("what is refused", () => {
     [{ steps: 0 }, /^steps must be an integer from 1, got 0/],
     [{ steps: 1.5 }, /^steps must/],
     [{ accumulate: 0 }, /^accumulate must/],
+    [{ bucket: 0 }, /^bucket must/],
     [{ rank: 0 }, /^rank must/],
     [{ maxResponse: 0 }, /^maxResponse must/],
     [{ harmfulBatch: -1 }, /^harmfulBatch must/],
@@ -209,9 +212,11 @@ describe("what is refused", () => {
     [{ lr: -1 }, /^lr must/],
     [{ lr: Number.NaN }, /^lr must/],
     [{ alpha: -1 }, /^alpha must/],
+    [{ dropout: 1 }, /^dropout must be in \[0, 1\), got 1/],
     [{ clip: -1 }, /^clip must/],
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
+    [{ placement: "random" }, /^placement must be uniform/],
     [{ divergence: 1 }, /^divergence must be 0 or a number above 1/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],
