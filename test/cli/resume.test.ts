@@ -92,7 +92,7 @@ describe("a run that diverges", () => {
     await writeFile(join(folder(), "wild.json"), JSON.stringify({ lr: 1e30, clip: 1e30, warmup: 0 }));
     const wild = ["--config", "wild.json", "--steps", "9", "--checkpoint-every", "1"];
     const message = await fail(folder(), 1, ...TRAIN, "--out", "wild", ...wild);
-    const examples = `\\(harmful examples( [0-${HARMFUL.length - 1}],){3} ?.*, benign examples .*\\)`;
+    const examples = `\\(harmful examples( [0-${HARMFUL.length - 1}],){3} ?.*, benign examples .*, counted from 0\\)`;
     const kept = "; wild\\.checkpoint holds the run after step (\\d)$";
     const found = new RegExp(`^step (\\d).*: .*(NaN|Infinity) ${examples}${kept}`).exec(message);
     expect(found, message).not.toBeNull();
