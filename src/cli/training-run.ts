@@ -45,6 +45,8 @@ export class TrainingRun {
   #bar: Progress | undefined;
   #metricsBegun = false;
   #step = 0;
+  /** The last loss on held-out text. */
+  #heldOut: number | undefined;
 
   constructor(
     readonly label: string,
@@ -95,10 +97,10 @@ export class TrainingRun {
     const line = stepLine(step);
     this.#lines.push(`${JSON.stringify(line)}\n`);
     this.#step = step.step;
-    this.#bar?.update(
-      step.step,
-      `loss ${step.loss.toFixed(3)}, ${Math.round(step.tokensPerSecond)} tokens/s`,
-    );
+    this.#heldOut = step.validation?.loss ?? this.#heldOut;
+    const heldOut = this.#heldOut === undefined ? "" : `, held out ${this.#heldOut.toFixed(3)}`;
+    const speed = `${Math.round(step.tokensPerSecond)} tokens/s`;
+    this.#bar?.update(step.step, `loss ${step.loss.toFixed(3)}${heldOut}, ${speed}`);
     if (this.#isKept) this.#append();
     if (this.options.json) jsonLine(line);
   }
