@@ -42,19 +42,23 @@ export function withTrainingOptions(command: Command): Command {
  */
 export class TrainingRun {
   readonly #lines: string[] = [];
-  readonly #bar: Progress;
+  #bar: Progress | undefined;
   #metricsBegun = false;
   #step = 0;
+  /** The last loss on held-out text. */
+  #heldOut: number | undefined;
 
   constructor(
-    label: string,
-    total: number,
+    readonly label: string,
+    /** Steps of the whole run. */
+    readonly total: number,
     readonly options: TrainingOptions,
     readonly backend: Backend,
     /** Aborted where the user ends the run. */
     readonly signal: AbortSignal,
   ) {
-    this.#bar = progressBar(label, total);
+    // Else the bar begins where the checkpoint ends.
+    if (!this.checkpoint) this.#bar = progressBar(label, total);
   }
 
   /** Where the run is kept until it is done. */
@@ -85,6 +89,7 @@ export class TrainingRun {
     if (steps.length > 0) notice(`going on after step ${steps.length}, from ${this.folder}`);
     this.#lines.push(...steps.map((step) => `${JSON.stringify(stepLine(step))}\n`));
     this.#step = steps.length;
+    this.#bar = progressBar(this.label, this.total, steps.length);
   }
 
   /** Shows what is done before the first step. */
@@ -97,7 +102,10 @@ export class TrainingRun {
     const line = stepLine(step);
     this.#lines.push(`${JSON.stringify(line)}\n`);
     this.#step = step.step;
-    this.#bar.update(step.step, `loss ${step.loss.toFixed(3)}, ${Math.round(step.tokensPerSecond)} tokens/s`);
+    this.#heldOut = step.validation?.loss ?? this.#heldOut;
+    const heldOut = this.#heldOut === undefined ? "" : `, held out ${this.#heldOut.toFixed(3)}`;
+    const speed = `${Math.round(step.tokensPerSecond)} tokens/s`;
+    this.#bar?.update(step.step, `loss ${step.loss.toFixed(3)}${heldOut}, ${speed}`);
     if (this.#isKept) this.#append();
     if (this.options.json) jsonLine(line);
   }
@@ -120,7 +128,7 @@ export class TrainingRun {
 
   /** Lets the terminal go; the training has ended. */
   stop(): void {
-    this.#bar.stop();
+    this.#bar?.stop();
   }
 
   /** Adds the metrics to the result, and clears what the run kept. */
