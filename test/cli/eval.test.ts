@@ -108,7 +108,11 @@ describe("eval", () => {
   it.each([
     [["--attacks", "ddos"], 2 as const, /attacks: 'ddos' is none of prefill, /],
     [["--attack-config", "attacks.json"], 2 as const, /--attack-config needs --attacks/],
-    [["--attacks", "gcg", "--attack-config", "odd.json"], 1 as const, /odd\.json: 'gcg\.speed' is no setting/],
+    [
+      ["--attacks", "gcg", "--attack-config", "odd.json"],
+      1 as const,
+      /odd\.json: 'gcg\.speed' is no setting/,
+    ],
     [["--sweep", "model/config.json"], 1 as const, /model\/config\.json/],
   ])("refuses %j before any work", async (args, code, message) => {
     await writeFile(join(folder(), "odd.json"), JSON.stringify({ gcg: { speed: 1 } }));
