@@ -95,19 +95,14 @@ async function run(options: EvalOptions): Promise<void> {
       if (flagged.calibration?.fit?.data === data) calibratedHere.push(path);
       return flagged;
     });
-    const baselines = training
-      ? await withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
-      : [];
     const fixedPos = (options.fixedPos ?? []).map((path) => () => loadRedFlag(model, path));
+    const baselines = async () =>
+      training
+        ? withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
+        : [];
     const input = {
-      model,
-      adapters,
-      harmful,
-      benign,
+      ...{ model, adapters, harmful, benign, fixedPos, baselines, guards },
       decision: options.decision,
-      fixedPos,
-      baselines,
-      guards,
     };
     const findings = await withProgress("eval", (onProgress) => evaluate({ ...input, onProgress }, settings));
     // What `--attacks` and `--sweep` add goes here.
@@ -166,6 +161,7 @@ async function withProgress<T>(
   const onProgress = (done: number, total: number) => {
     bar ??= progressBar(label, total);
     bar.update(done);
+    if (done === total) bar.stop();
   };
   return work(onProgress).finally(() => bar?.stop());
 }
@@ -232,6 +228,12 @@ function show({ json, out }: EvalOptions, evaluation: Evaluation): void {
     ];
     return `${examples} ${kind}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
   });
+  if (data.harmful.generated > 0 !== data.benign.generated > 0) {
+    lines.push(
+      "The model has answered one class only, and a detector may tell who wrote: see --generate.",
+      "",
+    );
+  }
   lines.push(`${out}: ${counts.join(", ")}; intervals of 95 %, ${evaluation.run.resamples} resamples`);
   process.stdout.write(`${lines.join("\n")}\n`);
 }

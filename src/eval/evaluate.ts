@@ -20,7 +20,7 @@ import { eitherOf } from "./either.js";
 import type { Evaluation } from "./evaluation.js";
 import { readFixedPos } from "./fixed-pos.js";
 import { groupResults } from "./groups.js";
-import { type FlagMeasurement, measureRedFlag } from "./red-flag.js";
+import { expectReadable, type FlagMeasurement, measureRedFlag } from "./red-flag.js";
 import { tokenMaps } from "./token-maps.js";
 import { utilityResult } from "./utility.js";
 
@@ -38,8 +38,8 @@ export interface EvaluationInput {
   readonly decision?: Decision | undefined;
   /** Adapters of the Fixed-Pos baseline. */
   readonly fixedPos?: readonly AdapterLoader[];
-  /** What the flag is compared with. */
-  readonly baselines?: readonly Detector[];
+  /** Makes what the flag is compared with, once the flag has been read: its training may take minutes. */
+  readonly baselines?: () => Promise<readonly Detector[]>;
   /** What the flag is compared with, and combined with: flagged where either flags. */
   readonly guards?: readonly Detector[];
   /** Called as conversations are answered and read by the flag. */
@@ -53,7 +53,8 @@ export type Findings = Omit<Evaluation, "version" | "run" | "attacks" | "trainin
 
 /**
  * Measures the red flag on conversations of both classes.
- * @throws FormatError for a file of which nothing can be read, RangeError for a model without a tokenizer
+ * @throws FormatError for a file of which nothing can be read, RangeError for a model without a tokenizer or a
+ * decision that needs a draw, DivergenceError where P(flag) is NaN
  */
 export async function evaluate(input: EvaluationInput, options: EvaluationOptions): Promise<Findings> {
   const { model, adapters } = input;
@@ -76,6 +77,7 @@ export async function evaluate(input: EvaluationInput, options: EvaluationOption
     const flagged = await load();
     try {
       const decision = input.decision ?? flagged.decision;
+      expectReadable(decision);
       decisions.add(formatDecision(decision));
       const [last] = sets;
       const set =
@@ -110,7 +112,8 @@ export async function evaluate(input: EvaluationInput, options: EvaluationOption
     const harmfulOf = input.fixedPos.map(() => set.harmful);
     detectors.push({ ...(await readFixedPos(input.fixedPos, questions)), harmful: harmfulOf });
   }
-  for (const baseline of input.baselines ?? []) detectors.push(await readings(baseline, distinct));
+  for (const baseline of (await input.baselines?.()) ?? [])
+    detectors.push(await readings(baseline, distinct));
   const guards: DetectorReadings[] = [];
   for (const guard of input.guards ?? []) guards.push(await readings(guard, distinct));
   const together = guards.map((guard) => ({ ...eitherOf(redFlag, guard), harmful: redFlag.harmful }));
