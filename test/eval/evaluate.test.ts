@@ -164,6 +164,9 @@ describe("responses that the model writes", () => {
     expect(utility?.tokens).toBe(12);
     // Its own likeliest tokens.
     expect(utility?.perplexity).toBeCloseTo(1, 5);
+    const both = file("both", [...benign.examples, ...asked.examples]);
+    const mixed = await evaluate({ model, adapters: adapters(99), harmful, benign: both }, OPTIONS);
+    expect(mixed.utility?.tokens).toBe(3 + 8);
     const none = await evaluate(
       { model, adapters: adapters(99), harmful, benign: file("full", [{ prompt: "abcdefghijklm" }]) },
       OPTIONS,
