@@ -31,6 +31,12 @@ export function evaluationTables(evaluation: Evaluation): string {
     ];
     return `${examples} ${kind}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
   });
+  if (data.harmful.generated > 0 !== data.benign.generated > 0) {
+    lines.push(
+      "The model has answered one class only, and a detector may tell who wrote: see --generate.",
+      "",
+    );
+  }
   lines.push(`${counts.join(", ")}; intervals of 95 %, ${evaluation.run.resamples} resamples`);
   return lines.join("\n");
 }

@@ -112,19 +112,14 @@ async function run(options: EvalOptions): Promise<void> {
       if (flagged.calibration?.fit?.data === data) calibratedHere.push(path);
       return flagged;
     });
-    const baselines = training
-      ? await withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
-      : [];
     const fixedPos = (options.fixedPos ?? []).map((path) => () => loadRedFlag(model, path));
+    const baselines = async () =>
+      training
+        ? withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
+        : [];
     const input = {
-      model,
-      adapters,
-      harmful,
-      benign,
+      ...{ model, adapters, harmful, benign, fixedPos, baselines, guards },
       decision: options.decision,
-      fixedPos,
-      baselines,
-      guards,
     };
     const findings = await withProgress("eval", (onProgress) => evaluate({ ...input, onProgress }, settings));
     const attacked = await attackAll(adapters, attacks, harmful, settings.seed, options);
@@ -232,6 +227,7 @@ async function withProgress<T>(
   const onProgress = (done: number, total: number) => {
     bar ??= progressBar(label, total);
     bar.update(done);
+    if (done === total) bar.stop();
   };
   return work(onProgress).finally(() => bar?.stop());
 }

@@ -132,6 +132,7 @@ describe("eval", () => {
     const args = EVAL.map((arg) => (arg === "harmful.jsonl" ? "mixed.jsonl" : arg));
     const shown = await succeed(folder(), ...args, "mixed", "--adapter", "adapter", "--max-tokens", "11");
     expect(shown).toContain("5 harmful (1 answered by the model, 1 left out), 2 benign");
+    expect(shown).toContain("one class only");
     const { groups, data } = await evaluationOf("mixed");
     expect(data.harmful).toMatchObject({ examples: 5, generated: 1, left_out: 1 });
     expect(groups.map(({ by, value, harmful, examples }) => [by, value, harmful, examples])).toEqual([
@@ -163,6 +164,7 @@ describe("eval", () => {
       "--generate",
     );
     expect(own).toContain("3 harmful (3 answered by the model), 2 benign (2 answered by the model)");
+    expect(own).not.toContain("one class only");
     expect((await evaluationOf("own")).detectors[0]?.delays).toEqual([]);
   });
 });
