@@ -43,6 +43,7 @@ export function withTrainingOptions(command: Command): Command {
 export class TrainingRun {
   readonly #lines: string[] = [];
   #bar: Progress | undefined;
+  #hasBegun = false;
   #metricsBegun = false;
   #step = 0;
   /** The last loss on held-out text. */
@@ -56,10 +57,7 @@ export class TrainingRun {
     readonly backend: Backend,
     /** Aborted where the user ends the run. */
     readonly signal: AbortSignal,
-  ) {
-    // Else the bar begins where the checkpoint ends.
-    if (!this.checkpoint) this.#bar = progressBar(label, total);
-  }
+  ) {}
 
   /** Where the run is kept until it is done. */
   get folder(): string {
@@ -89,16 +87,25 @@ export class TrainingRun {
     if (steps.length > 0) notice(`going on after step ${steps.length}, from ${this.folder}`);
     this.#lines.push(...steps.map((step) => `${JSON.stringify(stepLine(step))}\n`));
     this.#step = steps.length;
-    this.#bar = progressBar(this.label, this.total, steps.length);
+    this.#begin();
   }
 
-  /** Shows what is done before the first step. */
-  onPreparation(detail: string): void {
-    this.#bar.update(0, detail);
+  /** Shows the responses that the model writes before the first step. */
+  onResponse(done: number, total: number): void {
+    this.#bar ??= progressBar("responses", total);
+    this.#bar.update(done);
+  }
+
+  /** The bar of the steps, from where the run stands. */
+  #begin(): void {
+    this.#bar?.stop();
+    this.#bar = progressBar(this.label, this.total, this.#step);
+    this.#hasBegun = true;
   }
 
   /** Shows and writes down a step. */
   onStep(step: TrainStep): void {
+    if (!this.#hasBegun) this.#begin();
     const line = stepLine(step);
     this.#lines.push(`${JSON.stringify(line)}\n`);
     this.#step = step.step;
