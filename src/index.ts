@@ -55,6 +55,7 @@ export { Random } from "./random.js";
 export { Tape } from "./tape.js";
 export { Arena, Parameters, Tensor } from "./tensor.js";
 export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
+export type { BatchSource } from "./train/batches.js";
 export { languageLoss } from "./train/language.js";
 export { AdamW, type AdamWOptions } from "./train/optimiser.js";
 export { learningRate, type Schedule } from "./train/schedule.js";

@@ -1,7 +1,8 @@
 import type { Example } from "../formats/jsonl.js";
-import type { Random } from "../random.js";
+import type { Random, RandomState } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
-import { Deck } from "./deck.js";
+import type { BatchSource } from "../train/batches.js";
+import { Deck, type DeckState } from "./deck.js";
 import type { FlagBatch } from "./loss.js";
 import { type Placement, placementLaw } from "./placement.js";
 
@@ -13,6 +14,8 @@ export interface FlagSequence {
   readonly response: readonly number[];
   /** Tokens of the response that cover the example's `onset`, or the least offset asked for. */
   readonly onset: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** How examples become ids. */
@@ -103,12 +106,19 @@ export function usableSequences(
 ): UsableSequences {
   const isAnywhere = kind === "benign" || options.placement === "fixed";
   const sequences = examples
-    .map((example) => toSequence(tokenizer, example, options))
+    .map((example, index) => ({ ...toSequence(tokenizer, example, options), index }))
     .filter(({ prompt, response, onset }) => {
       const placeable = isAnywhere || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
     });
   return { sequences, leftOut: examples.length - sequences.length };
+}
+
+/** Where `flagBatches` stands. */
+interface FlagBatchesState {
+  readonly random: RandomState;
+  readonly harmful: DeckState;
+  readonly benign: DeckState;
 }
 
 /** What a batch holds. */
@@ -131,21 +141,41 @@ export function flagBatches(
   benign: readonly FlagSequence[],
   { placement = "uniform", bucket = 1, ...sizes }: BatchOptions,
   random: Random,
-): () => FlagBatch {
+): BatchSource<FlagBatch> {
   const placeFlag = placementLaw(placement);
   const harmfulDeck = new Deck(harmful, { size: sizes.harmful, bucket, lengthOf }, random);
   const benignDeck = new Deck(benign, { size: sizes.benign, bucket, lengthOf }, random);
-  return () => {
-    const flagged = harmfulDeck.deal();
-    const longest = flagged.at(-1);
-    return {
-      harmful: flagged.map((sequence) => ({
-        ...sequence,
-        ...placeFlag(sequence.onset, sequence.response.length, random),
-      })),
-      benign: benignDeck.deal(longest && lengthOf(longest)),
-    };
+  return {
+    next() {
+      const flagged = harmfulDeck.deal();
+      const longest = flagged.at(-1);
+      return {
+        harmful: flagged.map((sequence) => ({
+          ...sequence,
+          ...placeFlag(sequence.onset, sequence.response.length, random),
+        })),
+        benign: benignDeck.deal(longest && lengthOf(longest)),
+      };
+    },
+    get state(): FlagBatchesState {
+      return { random: random.state, harmful: harmfulDeck.state, benign: benignDeck.state };
+    },
+    set state(state: unknown) {
+      const stand = state as FlagBatchesState;
+      random.state = stand.random;
+      harmfulDeck.state = stand.harmful;
+      benignDeck.state = stand.benign;
+    },
+    describe: ({ harmful, benign }) =>
+      [named("harmful", harmful), named("benign", benign)].filter((text) => text !== "").join(", "),
   };
+}
+
+/** The examples of one kind in a batch, as in `harmful examples 3, 17`. */
+function named(kind: string, sequences: readonly { readonly index?: number }[]): string {
+  if (sequences.length === 0) return "";
+  const places = sequences.map(({ index }) => index ?? "?").join(", ");
+  return `${kind} ${sequences.length === 1 ? "example" : "examples"} ${places}`;
 }
 
 function lengthOf({ prompt, response }: FlagSequence): number {

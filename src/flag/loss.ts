@@ -17,12 +17,15 @@ export interface HarmfulSequence {
   readonly onset: number;
   /** The flag stands before y[i], k <= i < n. */
   readonly insertAt: number;
+  /** Where its example stands in the data, counted from 0: for messages. */
+  readonly index?: number;
 }
 
 /** A benign conversation. */
 export interface BenignSequence {
   readonly prompt: readonly number[];
   readonly response: readonly number[];
+  readonly index?: number;
 }
 
 export interface FlagBatch {

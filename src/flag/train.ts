@@ -109,18 +109,18 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
 
   const targets = targetLayers(flagged, hyper.targets);
   const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
-  const batches = {
+  const dealt = {
     harmful: hyper.harmfulBatch,
     benign: hyper.benignBatch,
     bucket: hyper.bucket,
     placement: hyper.placement,
   };
   const random = new Random(hyper.seed + 1);
-  const nextBatch = flagBatches(usable.harmful.sequences, usable.benign.sequences, batches, random);
+  const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), nextBatch, {
+  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
     ...hyper,
     warmup,
     signal,

@@ -1,6 +1,7 @@
 import type { Model } from "../model/model.js";
-import { Random } from "../random.js";
+import { Random, type RandomState } from "../random.js";
 import type { Tokenizer } from "../tokenizer.js";
+import type { BatchSource } from "./batches.js";
 import { type LanguageBatch, languageLoss } from "./language.js";
 import { type TrainOptions, type TrainStep, train } from "./trainer.js";
 
@@ -66,14 +67,25 @@ function drawWindow({ ids, starts }: Corpus, length: number, random: Random): Ui
   return Uint32Array.from({ length }, (_, i) => ids[(from + i) % ids.length] as number);
 }
 
+/** Batches of `batch` windows of `length` ids. */
+function windows(corpus: Corpus, batch: number, length: number, random: Random): BatchSource<LanguageBatch> {
+  return {
+    next() {
+      const ids = new Uint32Array(batch * length);
+      for (let i = 0; i < batch; i++) ids.set(drawWindow(corpus, length, random), i * length);
+      return { ids, batch };
+    },
+    get state() {
+      return random.state;
+    },
+    set state(state) {
+      random.state = state as RandomState;
+    },
+  };
+}
+
 /** Trains all weights of a model to predict each next token of the corpus. */
 export function pretrain(model: Model, corpus: Corpus, options: PretrainOptions): AsyncGenerator<TrainStep> {
-  const random = new Random(options.seed);
-  const length = model.config.contextLength;
-  const nextBatch = (): LanguageBatch => {
-    const ids = new Uint32Array(options.batch * length);
-    for (let i = 0; i < options.batch; i++) ids.set(drawWindow(corpus, length, random), i * length);
-    return { ids, batch: options.batch };
-  };
-  return train(model.weights, languageLoss(model), nextBatch, options);
+  const batches = windows(corpus, options.batch, model.config.contextLength, new Random(options.seed));
+  return train(model.weights, languageLoss(model), batches, options);
 }

@@ -2,6 +2,7 @@ import { DivergenceError } from "../errors.js";
 import { yieldToEventLoop } from "../event-loop.js";
 import { Tape } from "../tape.js";
 import { Arena, type Parameters } from "../tensor.js";
+import type { BatchSource } from "./batches.js";
 import { AdamW, type AdamWOptions } from "./optimiser.js";
 import { learningRate, type Schedule } from "./schedule.js";
 
@@ -43,13 +44,13 @@ export interface TrainStep extends LossReport {
 
 /**
  * Trains `parameters`, a step at a time: the caller sees each and may stop between any two.
- * @param nextBatch makes the batch of a step; called `accumulate` times for each
+ * @param batches asked `accumulate` times for each step
  * @throws DivergenceError where a term or the gradient is no longer a number
  */
 export async function* train<Batch>(
   parameters: Parameters,
   loss: Loss<Batch>,
-  nextBatch: () => Batch,
+  batches: BatchSource<Batch>,
   options: TrainOptions,
 ): AsyncGenerator<TrainStep> {
   const optimiser = new AdamW(parameters, options);
@@ -59,7 +60,7 @@ export async function* train<Batch>(
       await yieldToEventLoop();
       options.signal?.throwIfAborted();
       const start = performance.now();
-      const report = await gradientOf(arena, loss, nextBatch, options.accumulate, step + 1);
+      const report = await gradientOf(arena, loss, batches, options.accumulate, step + 1);
       const tape = new Tape(arena, false);
       const gradientNorm = await optimiser.gradientNorm(tape);
       if (!Number.isFinite(gradientNorm)) {
@@ -81,27 +82,29 @@ export async function* train<Batch>(
 async function gradientOf<Batch>(
   arena: Arena,
   loss: Loss<Batch>,
-  nextBatch: () => Batch,
-  batches: number,
+  batches: BatchSource<Batch>,
+  accumulate: number,
   step: number,
 ): Promise<LossReport> {
   let total = 0;
   let tokens = 0;
   const terms: Record<string, number> = {};
-  for (let i = 0; i < batches; i++) {
+  for (let i = 0; i < accumulate; i++) {
     arena.reset();
     const tape = new Tape(arena);
-    const read = loss(tape, nextBatch(), 1 / batches);
+    const batch = batches.next();
+    const read = loss(tape, batch, 1 / accumulate);
     tape.backward();
     const report = await read();
     for (const [name, value] of Object.entries({ ...report.terms, loss: report.loss })) {
-      if (!Number.isFinite(value))
-        throw new DivergenceError(`step ${step}, batch ${i + 1}: ${name} is ${value}`);
+      if (Number.isFinite(value)) continue;
+      const examples = batches.describe ? ` (${batches.describe(batch)})` : "";
+      throw new DivergenceError(`step ${step}, batch ${i + 1}: ${name} is ${value}${examples}`);
     }
-    total += report.loss / batches;
+    total += report.loss / accumulate;
     tokens += report.tokens;
     for (const [name, value] of Object.entries(report.terms))
-      terms[name] = (terms[name] ?? 0) + value / batches;
+      terms[name] = (terms[name] ?? 0) + value / accumulate;
   }
   return { loss: total, terms, tokens };
 }

@@ -6,12 +6,13 @@ import {
   toSequence,
   usableSequences,
 } from "../../src/flag/data.js";
-import { layout } from "../../src/flag/loss.js";
+import { type FlagBatch, layout } from "../../src/flag/loss.js";
 import { byteTokenizerFiles } from "../../src/formats/byte-level.js";
 import { huggingFaceTokenizer } from "../../src/formats/hf-tokenizer.js";
 import type { Example } from "../../src/formats/jsonl.js";
 import { Random } from "../../src/random.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
+import type { BatchSource } from "../../src/train/batches.js";
 
 const bytes = byteTokenizer();
 const bytesOf = (text: string) => [...new TextEncoder().encode(text)];
@@ -124,6 +125,7 @@ describe("what cannot be used", () => {
     // No response; an onset past the cut.
     expect(harmful.leftOut).toBe(2);
     expect(harmful.sequences.map(({ onset }) => onset)).toEqual([0, 3, 0]);
+    expect(harmful.sequences.map(({ index }) => index)).toEqual([0, 3, 4]);
     // A benign example has no onset to place.
     expect(usableSequences(bytes, examples, "benign", options)).toMatchObject({ leftOut: 1 });
     // Without a BOS nothing stands before an empty prompt's response.
@@ -140,10 +142,10 @@ describe("batches", () => {
 
   it("place the flag uniformly on [onset, n - 1]", () => {
     const draws = 8000;
-    const next = flagBatches([sequence(1, 10, 3)], [], { harmful: 1, benign: 0 }, new Random(5));
+    const batches = flagBatches([sequence(1, 10, 3)], [], { harmful: 1, benign: 0 }, new Random(5));
     const counts = new Map<number, number>();
     for (let i = 0; i < draws; i++) {
-      const at = next().harmful[0]?.insertAt ?? -1;
+      const at = batches.next().harmful[0]?.insertAt ?? -1;
       counts.set(at, (counts.get(at) ?? 0) + 1);
     }
     expect([...counts.keys()].sort()).toEqual([3, 4, 5, 6, 7, 8, 9]);
@@ -157,23 +159,61 @@ describe("batches", () => {
   });
 
   it("have one place where there is only one", () => {
-    const next = flagBatches([sequence(1, 4, 3)], [], { harmful: 1, benign: 0 }, new Random(5));
-    expect(Array.from({ length: 5 }, () => next().harmful[0]?.insertAt)).toEqual([3, 3, 3, 3, 3]);
+    const batches = flagBatches([sequence(1, 4, 3)], [], { harmful: 1, benign: 0 }, new Random(5));
+    expect(Array.from({ length: 5 }, () => batches.next().harmful[0]?.insertAt)).toEqual([3, 3, 3, 3, 3]);
   });
 
   it("show each example once before any comes again", () => {
     const harmful = [1, 2, 3, 4, 5].map((id) => sequence(id, 3, 0));
     const benign = [6, 7, 8].map((id) => sequence(id, 3, 0));
-    const next = flagBatches(harmful, benign, { harmful: 2, benign: 3 }, new Random(1));
+    const batches = flagBatches(harmful, benign, { harmful: 2, benign: 3 }, new Random(1));
     const seen: number[] = [];
     for (let i = 0; i < 5; i++) {
-      const batch = next();
+      const batch = batches.next();
       expect(batch.benign.map(({ prompt }) => prompt[0]).sort()).toEqual([6, 7, 8]);
       seen.push(...batch.harmful.map(({ prompt }) => prompt[0] as number));
     }
     expect(seen.slice(0, 5).sort()).toEqual([1, 2, 3, 4, 5]);
     expect(seen.slice(5).sort()).toEqual([1, 2, 3, 4, 5]);
-    expect(flagBatches([], benign, { harmful: 2, benign: 1 }, new Random(1))().harmful).toEqual([]);
+    expect(flagBatches([], benign, { harmful: 2, benign: 1 }, new Random(1)).next().harmful).toEqual([]);
+  });
+});
+
+describe("a source of batches", () => {
+  const sequences = (from: number, count: number): FlagSequence[] =>
+    Array.from({ length: count }, (_, i) => ({
+      prompt: [from + i],
+      response: [1, 2, 3],
+      onset: 0,
+      index: i,
+    }));
+  const source = (seed: number) =>
+    flagBatches(sequences(10, 5), sequences(20, 4), { harmful: 2, benign: 3 }, new Random(seed));
+  const draws = (batches: BatchSource<FlagBatch>, count: number) =>
+    Array.from({ length: count }, () => batches.next());
+
+  it("goes on from its state as JSON, in the midst of a deck too", () => {
+    for (let before = 0; before < 8; before++) {
+      const whole = source(1);
+      draws(whole, before);
+      const state = JSON.stringify(whole.state);
+      const rest = draws(whole, 9);
+      // The state is of that moment, and the source that takes it up has drawn others.
+      const other = source(2);
+      draws(other, 3);
+      other.state = JSON.parse(state);
+      expect(draws(other, 9)).toEqual(rest);
+      expect(draws(source(2), 9)).not.toEqual(rest);
+    }
+  });
+
+  it("names the examples of a batch by their places in the data", () => {
+    const batch = {
+      harmful: [{ prompt: [1], response: [2], onset: 0, insertAt: 0, index: 7 }],
+      benign: [3, 0].map((index) => ({ prompt: [1], response: [2], index })),
+    };
+    expect(source(1).describe?.(batch)).toBe("harmful example 7, benign examples 3, 0");
+    expect(source(1).describe?.({ ...batch, harmful: [] })).toBe("benign examples 3, 0");
   });
 });
 

@@ -139,10 +139,10 @@ it("batches from buckets carry less padding than batches as they are drawn", () 
     });
   const [harmful, benign] = [sequences(64), sequences(256)];
   const padding = (bucket: number) => {
-    const next = flagBatches(harmful, benign, { harmful: 4, benign: 4, bucket }, new Random(5));
+    const batches = flagBatches(harmful, benign, { harmful: 4, benign: 4, bucket }, new Random(5));
     let [tokens, all] = [0, 0];
     for (let i = 0; i < 64; i++) {
-      const at = layout(next(), 9);
+      const at = layout(batches.next(), 9);
       tokens += at.tokens;
       all += at.ids.length;
     }

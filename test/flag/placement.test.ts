@@ -89,7 +89,7 @@ describe("Fixed-Pos", () => {
 
   it("asks for the flag before the first token of the response, and for nothing but the reference after", () => {
     const sizes = { harmful: 1, benign: 0, placement: "fixed" } as const;
-    const batch = flagBatches([sequence], [], sizes, new Random(1))();
+    const batch = flagBatches([sequence], [], sizes, new Random(1)).next();
     const found = layout(batch, 99);
     expect([...found.ids]).toEqual([1, 2, 99, 3, 4]);
     // After the prompt's last token.

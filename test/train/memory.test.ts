@@ -7,6 +7,7 @@ import { sizeOf } from "../../src/tensor.js";
 import { languageLoss } from "../../src/train/language.js";
 import { train } from "../../src/train/trainer.js";
 import { baseline, llama, randomIds } from "../model/tiny.js";
+import { savedBytes } from "./saved-bytes.js";
 
 /** One whose weights count for more, and one whose activations do. */
 const SHAPES: readonly { config: ModelConfig; batch: number; length: number }[] = [
@@ -30,19 +31,6 @@ const SHAPES: readonly { config: ModelConfig; batch: number; length: number }[] 
   },
 ];
 
-/** Bytes of what the backward of a Llama reads, for every row of the residual stream. */
-function savedBytes({ hiddenSize, layers, heads, kvHeads, headDim, intermediateSize }: ModelConfig): number {
-  const q = heads * headDim;
-  const kv = kvHeads * headDim;
-  // Each norm: what went in, its scale, what came out.
-  const norms = 2 * (2 * hiddenSize + 1);
-  // Queries, keys, values, what they became, and a log-sum-exp and a sum of gradients a head.
-  const attention = q + 2 * kv + q + 2 * heads;
-  // Gate, up, and their product.
-  const mlp = 3 * intermediateSize;
-  return 4 * (layers * (norms + attention + mlp) + 2 * hiddenSize + 1);
-}
-
 async function reportsOf(
   { config, batch, length }: (typeof SHAPES)[number],
   steps: number,
@@ -52,7 +40,8 @@ async function reportsOf(
   const ids = randomIds(batch * length, config.vocabSize);
   const options = { lr: 1e-3, warmup: 0, decay: "constant", accumulate: 1, clip: 1 } as const;
   const reports: MemoryReport[] = [];
-  const run = train(model.weights, languageLoss(model), () => ({ ids, batch }), { ...options, steps });
+  const batches = { next: () => ({ ids, batch }), state: null };
+  const run = train(model.weights, languageLoss(model), batches, { ...options, steps });
   for await (const _ of run) reports.push(backend.memory());
   model.dispose();
   backend.dispose();

@@ -4,6 +4,7 @@ import { DivergenceError } from "../../src/errors.js";
 import type { Model } from "../../src/model/model.js";
 import { Tape } from "../../src/tape.js";
 import { Arena, Parameters } from "../../src/tensor.js";
+import type { BatchSource } from "../../src/train/batches.js";
 import { type LanguageBatch, languageLoss } from "../../src/train/language.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { type Loss, type TrainOptions, train } from "../../src/train/trainer.js";
@@ -38,6 +39,10 @@ function quadratic(parameters: Parameters, calls: number[] = []): Loss<number> {
   };
 }
 
+/** Batches without a state. */
+const drawing = <Batch>(next: () => Batch): BatchSource<Batch> => ({ next, state: null });
+const ones = drawing(() => 1);
+
 async function stepsOf<T>(run: AsyncGenerator<T>): Promise<T[]> {
   const steps: T[] = [];
   for await (const step of run) steps.push(step);
@@ -52,9 +57,9 @@ describe("the training loop", () => {
     const calls: number[] = [];
     const targets = [1, 3, 1, 3];
     let next = 0;
-    const batch = () => targets[next++ % 4] as number;
+    const batches = drawing(() => targets[next++ % 4] as number);
     const [first, ...rest] = await stepsOf(
-      train(parameters, quadratic(parameters, calls), batch, { ...OPTIONS, accumulate: 4, clip: 5 }),
+      train(parameters, quadratic(parameters, calls), batches, { ...OPTIONS, accumulate: 4, clip: 5 }),
     );
     expect(rest.map(({ step }) => step)).toEqual([2, 3, 4, 5]);
     expect(calls).toHaveLength(20);
@@ -69,7 +74,14 @@ describe("the training loop", () => {
     const parameters = make();
     // One step of AdamW with a large eps, so that the gradient's size shows: lr · g / (|g| + eps).
     const options = { ...OPTIONS, steps: 1, clip, eps: 1 };
-    const [step] = await stepsOf(train(parameters, quadratic(parameters), () => 5, options));
+    const [step] = await stepsOf(
+      train(
+        parameters,
+        quadratic(parameters),
+        drawing(() => 5),
+        options,
+      ),
+    );
     const norm = 10 * Math.sqrt(3);
     expect(step?.gradientNorm).toBeCloseTo(norm, 4);
     const g = 10 * Math.min(1, clip / norm);
@@ -80,10 +92,17 @@ describe("the training loop", () => {
   it("takes back what it allocated, whether it runs out, is left, or throws", async () => {
     const { used } = backend.memory();
     const parameters = make();
-    await stepsOf(train(parameters, quadratic(parameters), () => 1, OPTIONS));
-    for await (const _ of train(parameters, quadratic(parameters), () => 1, OPTIONS)) break;
+    await stepsOf(train(parameters, quadratic(parameters), ones, OPTIONS));
+    for await (const _ of train(parameters, quadratic(parameters), ones, OPTIONS)) break;
     await expect(
-      stepsOf(train(parameters, quadratic(parameters), () => Number.NaN, OPTIONS)),
+      stepsOf(
+        train(
+          parameters,
+          quadratic(parameters),
+          drawing(() => Number.NaN),
+          OPTIONS,
+        ),
+      ),
     ).rejects.toThrow();
     expect(parameters.get("x").requiresGrad).toBe(false);
     expect(parameters.get("x").grad).toBeUndefined();
@@ -94,8 +113,8 @@ describe("the training loop", () => {
   it("names step, batch and term where a loss is no number", async () => {
     const parameters = make();
     let turn = 0;
-    const batch = () => (++turn === 6 ? Number.NaN : 1);
-    const run = train(parameters, quadratic(parameters), batch, { ...OPTIONS, accumulate: 4 });
+    const batches = drawing(() => (++turn === 6 ? Number.NaN : 1));
+    const run = train(parameters, quadratic(parameters), batches, { ...OPTIONS, accumulate: 4 });
     const steps: number[] = [];
     const all = async () => {
       for await (const { step } of run) steps.push(step);
@@ -103,8 +122,12 @@ describe("the training loop", () => {
     await expect(all()).rejects.toThrow(DivergenceError);
     expect(steps).toEqual([1]);
     turn = 0;
-    const again = train(parameters, quadratic(parameters), batch, { ...OPTIONS, accumulate: 4 });
+    const again = train(parameters, quadratic(parameters), batches, { ...OPTIONS, accumulate: 4 });
     await expect(stepsOf(again)).rejects.toThrow(/^step 2, batch 2: square is NaN$/);
+    turn = 0;
+    const described = { ...batches, describe: (target: number) => `target ${target}` };
+    const named = train(parameters, quadratic(parameters), described, { ...OPTIONS, accumulate: 4 });
+    await expect(stepsOf(named)).rejects.toThrow(/^step 2, batch 2: square is NaN \(target NaN\)$/);
     parameters.dispose();
   });
 
@@ -114,9 +137,9 @@ describe("the training loop", () => {
       parameters.get("x").grad?.write(Float32Array.of(1, Number.POSITIVE_INFINITY, 0));
       return async () => ({ loss: 1, terms: {}, tokens: 1 });
     };
-    const run = stepsOf(train(parameters, loss, () => 1, OPTIONS));
+    const run = stepsOf(train(parameters, loss, ones, OPTIONS));
     await expect(run).rejects.toThrow(DivergenceError);
-    await expect(stepsOf(train(parameters, loss, () => 1, OPTIONS))).rejects.toThrow(
+    await expect(stepsOf(train(parameters, loss, ones, OPTIONS))).rejects.toThrow(
       /^step 1: the gradient's norm is/,
     );
     expect(await parameters.get("x").read()).toEqual(new Float32Array(3));
@@ -129,7 +152,7 @@ describe("the training loop", () => {
     const seen: number[] = [];
     const run = async () => {
       const options = { ...OPTIONS, signal: controller.signal };
-      for await (const { step } of train(parameters, quadratic(parameters), () => 1, options)) {
+      for await (const { step } of train(parameters, quadratic(parameters), ones, options)) {
         seen.push(step);
         if (step === 2) controller.abort(new Error("enough"));
       }
@@ -139,20 +162,19 @@ describe("the training loop", () => {
     // What was learned stays.
     expect((await parameters.get("x").read())[0]).toBeGreaterThan(0);
     const dead = { ...OPTIONS, signal: AbortSignal.abort() };
-    await expect(stepsOf(train(parameters, quadratic(parameters), () => 1, dead))).rejects.toThrow(/abort/);
+    await expect(stepsOf(train(parameters, quadratic(parameters), ones, dead))).rejects.toThrow(/abort/);
     parameters.dispose();
   });
 });
 
 it("lets a timer abort it, though nothing in it waits", async () => {
   const model = await loudModel(backend, llama);
-  const batch = { ids: randomIds(10, llama.vocabSize), batch: 1 };
+  const batches = drawing(() => ({ ids: randomIds(10, llama.vocabSize), batch: 1 }));
   const signal = AbortSignal.timeout(30);
   let steps = 0;
   const run = async () => {
     const options = { ...OPTIONS, steps: 20_000, signal };
-    for await (const step of train(model.weights, languageLoss(model), () => batch, options))
-      steps = step.step;
+    for await (const step of train(model.weights, languageLoss(model), batches, options)) steps = step.step;
   };
   await expect(run()).rejects.toThrow(expect.objectContaining({ name: "TimeoutError" }));
   expect(steps).toBeGreaterThan(0);
@@ -243,10 +265,10 @@ describe("the language loss", () => {
     const weights = async (accumulate: number) => {
       const model = await loudModel(backend, llama);
       let turn = 0;
-      const next = () => (accumulate === 1 ? batch : half(turn++ % 2));
+      const batches = drawing(() => (accumulate === 1 ? batch : half(turn++ % 2)));
       // Where a gradient is near 0, Adam's first steps amplify its rounding: a large eps keeps them comparable.
       const options = { ...OPTIONS, steps: 4, accumulate, eps: 1e-3 };
-      await stepsOf(train(model.weights, languageLoss(model), next, options));
+      await stepsOf(train(model.weights, languageLoss(model), batches, options));
       const values = await model.weights.all.read();
       model.dispose();
       return values;

@@ -37,7 +37,8 @@ export async function prepareTrain(backend: Backend, { shape }: BenchCase): Prom
   const [vocab = 0, batch = 0, length = 0] = shape.slice(5);
   const model = await benchLlama(backend, shape, length);
   const ids = noiseIds(batch * length, vocab, 0);
-  const steps = train(model.weights, languageLoss(model), () => ({ ids, batch }), {
+  const batches = { next: () => ({ ids, batch }), state: null };
+  const steps = train(model.weights, languageLoss(model), batches, {
     ...OPTIONS,
     steps: Number.MAX_SAFE_INTEGER,
   });

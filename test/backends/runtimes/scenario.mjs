@@ -69,7 +69,7 @@ async function training(backend) {
   for await (const { loss } of train(
     model.weights,
     languageLoss(model),
-    () => ({ ids, batch: 4 }),
+    { next: () => ({ ids, batch: 4 }), state: null },
     options,
   )) {
     losses.push(loss);
