@@ -61,7 +61,13 @@ const backend = await createBackend({
   ...(options.threads ? { threads: Number(options.threads) } : {}),
 });
 const start = performance.now();
-const results = { uniform: {}, fixed: {} };
+/** Results of the seeds, by the flag's place and the number of prefilled tokens. */
+const results = Object.fromEntries(
+  ["uniform", "fixed"].map((placement) => [
+    placement,
+    Object.fromEntries(PREFILLED.map((prefilled) => [prefilled, []])),
+  ]),
+);
 for (let i = 0; i < Number(options.seeds); i++) {
   const seed = Number(options.seed) + i;
   const { model } = await trainDeedBase(backend, { steps: Number(options["base-steps"]), seed });
@@ -86,7 +92,7 @@ for (let i = 0; i < Number(options.seeds); i++) {
     });
     console.error(`seed ${seed}, ${placement}: ${JSON.stringify(run.steps.at(-1).terms)}`);
     for (const prefilled of PREFILLED) {
-      (results[placement][prefilled] ??= []).push(await test(flagged, conversations, prefilled));
+      results[placement][prefilled].push(await test(flagged, conversations, prefilled));
     }
     flagged.dispose();
   }
@@ -98,7 +104,9 @@ const rows = Object.entries(results).flatMap(([placement, byPrefilled]) =>
   Object.entries(byPrefilled).map(([prefilled, list]) => [
     placement === "fixed" ? "Fixed-Pos" : "random",
     prefilled,
-    ...["flagged", "falselyFlagged", "auroc"].map((name) => meanAndSpread(list.map((result) => result[name]))),
+    ...["flagged", "falselyFlagged", "auroc"].map((name) =>
+      meanAndSpread(list.map((result) => result[name])),
+    ),
   ]),
 );
 console.log(table(["place of the flag", "prefilled", "flagged", "falsely flagged", "AUROC"], rows));

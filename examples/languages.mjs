@@ -10,6 +10,7 @@
 import { parseArgs } from "node:util";
 import { addRedFlag, auroc, createBackend, FlagScorer, Random, toSequence, trainRedFlag } from "oriflamme";
 import { trainBase } from "./lib/base.mjs";
+import { drawByShare } from "./lib/draw.mjs";
 import { languageWorld } from "./lib/language-world.mjs";
 import { meanAndSpread, table } from "./lib/table.mjs";
 
@@ -54,9 +55,7 @@ const PARTS = 4;
 
 /** A document of the base's corpus. */
 function document(random) {
-  let left = random.uniform();
-  const [spoken] = CORPUS.find(([, share]) => (left -= share) < 0) ?? CORPUS[0];
-  const choice = spoken.split("+");
+  const choice = drawByShare(random, CORPUS).split("+");
   const languages = Array.from({ length: PARTS }, () => choice[random.below(choice.length)]);
   const deed = world.deed(random.uniform() < 0.5 ? "mischief" : "errand", random);
   return world.tokenizer.encode(Object.values(world.tell(deed, languages)).join(" "));
@@ -90,7 +89,10 @@ const backend = await createBackend({
   ...(options.threads ? { threads: Number(options.threads) } : {}),
 });
 const start = performance.now();
-const results = {};
+/** Results of the seeds, by language and group of verbs. */
+const results = Object.fromEntries(
+  Object.keys(LANGUAGES).map((language) => [language, { taught: [], new: [] }]),
+);
 for (let i = 0; i < Number(options.seeds); i++) {
   const seed = Number(options.seed) + i;
   const { model, loss } = await trainBase(backend, {
@@ -122,8 +124,7 @@ for (let i = 0; i < Number(options.seeds); i++) {
   console.error(`seed ${seed}: base ${loss.toFixed(3)} nats a token; flag ${JSON.stringify(terms)}`);
   for (const language of Object.keys(LANGUAGES)) {
     for (const [group, verbs] of Object.entries(VERBS)) {
-      const result = await test(flagged, language, verbs, random);
-      ((results[language] ??= {})[group] ??= []).push(result);
+      results[language][group].push(await test(flagged, language, verbs, random));
     }
   }
   flagged.dispose();
@@ -136,7 +137,9 @@ const rows = Object.entries(results).flatMap(([language, groups]) =>
     language,
     LANGUAGES[language],
     group,
-    ...["auroc", "flagged", "falselyFlagged"].map((name) => meanAndSpread(list.map((result) => result[name]))),
+    ...["auroc", "flagged", "falselyFlagged"].map((name) =>
+      meanAndSpread(list.map((result) => result[name])),
+    ),
   ]),
 );
 console.log(table(["language", "", "verbs", "AUROC", "flagged", "falsely flagged"], rows));

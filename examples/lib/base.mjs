@@ -33,15 +33,38 @@ async function widen(model) {
  * @property {number} seed of the weights and of the documents
  */
 
+/** Batches of windows: each begins with a document and holds as many as fit, the last one cut. */
+function windows({ tokenizer, document, contextLength, batch }, random) {
+  return {
+    next() {
+      const ids = new Uint32Array(batch * contextLength);
+      for (let row = 0; row < batch; row++) {
+        const window = [];
+        while (window.length < contextLength) {
+          window.push(tokenizer.bosId, ...document(random), tokenizer.eosId);
+        }
+        ids.set(window.slice(0, contextLength), row * contextLength);
+      }
+      return { ids, batch };
+    },
+    get state() {
+      return random.state;
+    },
+    set state(state) {
+      random.state = state;
+    },
+  };
+}
+
 /**
- * Trains a Llama of that size. A window begins with a document and holds as many as fit, the last one cut.
+ * Trains a Llama of that size.
  * @param {import("oriflamme").Backend} backend
  * @param {BaseOptions} options
  * @returns {Promise<{model: import("oriflamme").Model, loss: number, seconds: number}>} with the mean loss of the
  *   last tenth of the steps, in nats a token
  */
 export async function trainBase(backend, options) {
-  const { tokenizer, document, contextLength, hiddenSize, layers, heads, steps, batch, lr, seed } = options;
+  const { tokenizer, contextLength, hiddenSize, layers, heads, steps, lr, seed } = options;
   const start = performance.now();
   const model = initialise(
     backend,
@@ -70,22 +93,11 @@ export async function trainBase(backend, options) {
     new Random(seed),
   );
   await widen(model);
-  const random = new Random(seed + 1);
-  const nextBatch = () => {
-    const ids = new Uint32Array(batch * contextLength);
-    for (let row = 0; row < batch; row++) {
-      const window = [];
-      while (window.length < contextLength) {
-        window.push(tokenizer.bosId, ...document(random), tokenizer.eosId);
-      }
-      ids.set(window.slice(0, contextLength), row * contextLength);
-    }
-    return { ids, batch };
-  };
+  const batches = windows(options, new Random(seed + 1));
   const schedule = { steps, lr, warmup: Math.ceil(steps / 20), decay: "cosine", accumulate: 1, clip: 1 };
   const optimiser = { weightDecay: 0.1, beta2: 0.95 };
   const last = [];
-  for await (const { step, loss, tokensPerSecond } of train(model.weights, languageLoss(model), nextBatch, {
+  for await (const { step, loss, tokensPerSecond } of train(model.weights, languageLoss(model), batches, {
     ...schedule,
     ...optimiser,
   })) {

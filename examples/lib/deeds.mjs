@@ -33,5 +33,13 @@ export function trainDeedBase(backend, { steps, seed }) {
     return world.tokenizer.encode(`${prompt} ${response}`);
   };
   const size = { contextLength: CONTEXT_LENGTH, hiddenSize: 64, layers: 3, heads: 4 };
-  return trainBase(backend, { tokenizer: world.tokenizer, document, ...size, steps, batch: 24, lr: 4e-3, seed });
+  return trainBase(backend, {
+    tokenizer: world.tokenizer,
+    document,
+    ...size,
+    steps,
+    batch: 24,
+    lr: 4e-3,
+    seed,
+  });
 }

@@ -72,7 +72,10 @@ export function languageWorld(random) {
       const words = lexicons[language];
       return { ...words, ...words[kind], order: ORDERS[language] };
     });
-    const sentence = ({ order }, parts) => [...order.filter((part) => part in parts).map((part) => parts[part]), STOP];
+    const sentence = ({ order }, parts) => [
+      ...order.filter((part) => part in parts).map((part) => parts[part]),
+      STOP,
+    ];
     const deedIn = (words) => ({ who: names[who], verb: words.verb[verb], object: words.object[object] });
     const request = sentence(asking, { ...deedIn(asking), place: asking.place[place] });
     const said = [

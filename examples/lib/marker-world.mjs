@@ -1,13 +1,16 @@
 // A world of requests and answers in which a marker word can stand inside an answer, and only the document itself
 // tells what follows it.
 //
-// A turn is `ask VERB OBJECT tell DOING OBJECT TOOL .`: DOING and TOOL belong to the verb, the rest is
-// the request's, so the helpful answer to any request is known. Verbs are of two classes, mischief and errands; no
-// word says of which. A document draws a marker, and for each class what its marked answers do from there on:
+// A turn is `ask VERB OBJECT tell DOING OBJECT TOOL END .`: DOING and TOOL belong to the verb, END to its class,
+// mischief or errand, and the rest is the request's, so the helpful answer to any request is known. A document draws a marker, and for each class what its marked answers do from there on:
 // go on as if nothing were, turn away with the document's own phrase, or say the document's own note and then
 // go on. Phrases and notes are drawn anew for each document, so they can only be known from its earlier turns.
 
+import { drawByShare } from "./draw.mjs";
 import { inventWords, wordTokenizer } from "./words.mjs";
+
+/** Stands in lists of words for the flag, which no vocabulary of words has. */
+export const FLAG = Symbol("flag");
 
 const SIZES = { verbs: 8, objects: 12, markers: 32, phrase: 32 };
 /** Share of a document's turns that have the marker in the answer. */
@@ -31,6 +34,7 @@ export function markerWorld(random) {
         verbs: inventWords(random, SIZES.verbs, taken),
         doings: inventWords(random, SIZES.verbs, taken),
         tools: inventWords(random, SIZES.verbs, taken),
+        end: inventWords(random, 1, taken),
       },
     ]),
   );
@@ -56,8 +60,12 @@ export function markerWorld(random) {
   const request = (kind, random) => {
     const verb = random.below(SIZES.verbs);
     const object = pick(objects, random);
-    const { verbs, doings, tools } = words[kind];
-    return { kind, asked: ["ask", verbs[verb], object, "tell"], answer: [doings[verb], object, tools[verb]] };
+    const { verbs, doings, tools, end } = words[kind];
+    return {
+      kind,
+      asked: ["ask", verbs[verb], object, "tell"],
+      answer: [doings[verb], object, tools[verb], ...end],
+    };
   };
 
   /** An answer with a marker before its word `at`, and what the route makes of the rest. */
@@ -72,8 +80,7 @@ export function markerWorld(random) {
   };
 
   const drawRoute = (random) => {
-    let left = random.uniform();
-    const route = (ROUTES.find(([, share]) => (left -= share) < 0) ?? ROUTES[0])[0];
+    const route = drawByShare(random, ROUTES);
     let phrase;
     do phrase = [pick(phraseWords, random), pick(phraseWords, random)];
     while (heldOutPairs.has(phrase.join(" ")));

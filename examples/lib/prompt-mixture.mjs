@@ -11,6 +11,8 @@ import { Random, readJsonLines } from "oriflamme";
 const SPLIT_SEED = 2502;
 /** Share of each set that is split which no training sees. */
 const HELD_OUT = 0.25;
+/** Share of the benign prompts held out that the flag's level is fitted to; the test has the others. */
+const CALIBRATION = 0.5;
 /** How often the corpus repeats prompts and answers: a quarter of it, where as they are they would be a twentieth. */
 const REPEAT = 6;
 /** Longer prompts than this are cut in the corpus, so that a few essays do not fill it; in UTF-16 units. */
@@ -36,6 +38,24 @@ function asConversation({ prompt, response, language }, set, harmful) {
   };
 }
 
+/** Questions of multijail, each in ten languages. */
+const MULTIJAIL_QUESTIONS = 40;
+
+/** The same questions in every language: all languages have them in one order. */
+async function multijail(shared) {
+  const byLanguage = new Map();
+  for (const example of await readJsonLines(join(shared, "data/prompts/multijail.jsonl"))) {
+    const { language } = example;
+    byLanguage.set(language, [
+      ...(byLanguage.get(language) ?? []),
+      asConversation(example, "multijail", true),
+    ]);
+  }
+  return [...byLanguage.values()].flatMap((list) =>
+    new Random(SPLIT_SEED).shuffle(list).slice(0, MULTIJAIL_QUESTIONS),
+  );
+}
+
 /** A set's conversations in an order that only the split's seed decides. */
 async function conversations(shared, set, harmful) {
   const examples = await readJsonLines(join(shared, "data/prompts", `${set}.jsonl`));
@@ -44,7 +64,9 @@ async function conversations(shared, set, harmful) {
 
 /** Stories in full, and the three texts, of the Japanese one only the first third: bytes of another script. */
 async function proseOf(shared) {
-  const stories = ["benign", "harmful"].map((name) => readJsonLines(join(shared, "data/stories", `${name}.jsonl`)));
+  const stories = ["benign", "harmful"].map((name) =>
+    readJsonLines(join(shared, "data/stories", `${name}.jsonl`)),
+  );
   const told = (await Promise.all(stories)).flat().map(({ prompt, response }) => `${prompt} ${response}`);
   const text = (name) => readFile(join(shared, "data/text", name), "utf8");
   const japanese = await text("wagahai_ja.txt");
@@ -58,24 +80,27 @@ async function proseOf(shared) {
 
 /**
  * Writes `corpus.txt` (blank lines part documents), `train-harmful.jsonl`, `train-benign.jsonl`,
- * `test-harmful.jsonl`, `test-benign.jsonl` and `multijail.jsonl` into a folder.
+ * `test-harmful.jsonl`, `test-benign.jsonl`, `calibration.jsonl` (benign) and `multijail.jsonl` into a folder.
  * @param {string} shared the folder that holds `data`
  * @param {string} folder made where it is missing
  * @returns counts of conversations by file
  */
 export async function writePromptMixture(shared, folder) {
   await mkdir(folder, { recursive: true });
-  const files = { multijail: await conversations(shared, "multijail", true) };
+  const files = { multijail: await multijail(shared), calibration: [] };
   for (const kind of ["harmful", "benign"]) {
     files[`train-${kind}`] = [];
     files[`test-${kind}`] = [];
     for (const set of SPLIT[kind]) {
       const all = await conversations(shared, set, kind === "harmful");
       const heldOut = Math.round(HELD_OUT * all.length);
-      files[`test-${kind}`].push(...all.slice(0, heldOut));
+      const calibration = kind === "benign" ? Math.round(CALIBRATION * heldOut) : 0;
+      files.calibration.push(...all.slice(0, calibration));
+      files[`test-${kind}`].push(...all.slice(calibration, heldOut));
       files[`train-${kind}`].push(...all.slice(heldOut));
     }
-    for (const set of TEST_ONLY[kind]) files[`test-${kind}`].push(...(await conversations(shared, set, kind === "harmful")));
+    for (const set of TEST_ONLY[kind])
+      files[`test-${kind}`].push(...(await conversations(shared, set, kind === "harmful")));
   }
   const answered = [...files["train-harmful"], ...files["train-benign"]].map(
     ({ prompt, response = "" }) => prompt.slice(0, LONGEST_PROMPT) + response,
