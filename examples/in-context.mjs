@@ -1,24 +1,23 @@
 // Do demonstrations in the context, with no more training, tell a model what to do after a flag: to turn away when
 // it was right, to say so and carry on when it was wrong (arXiv 2502.16366, "soft signal")?
 //
-//   node examples/in-context.mjs [--seed 0] [--init mean|marker] [--backend wasm|webgpu] [--threads N]
+//   node examples/in-context.mjs [--seed 0] [--backend wasm|webgpu] [--threads N]
 //
 // The base has seen documents in which some word, another in each, marks answers, and only the document tells what
 // follows it (examples/lib/marker-world.mjs). It has seen no flag, and never the two phrases of the test. The flag is
-// then trained on answers without any reflection: after it the text goes on as it would have. At the test a context
-// of earlier turns shows `<rf>` and what follows: in mischief the phrase of turning away, in errands a note and the
+// then trained on answers without any reflection: after it the text goes on as it would have; the benign conversations
+// have markers in a half of them, none a flag. At the test a context of earlier turns shows `<rf>` and what follows: in mischief the phrase of turning away, in errands a note and the
 // rest of the answer. Mischief flags itself; into errands a flag is forced, since it would be false there.
 
 import { parseArgs } from "node:util";
 import { addRedFlag, createBackend, generate, Random, trainRedFlag } from "oriflamme";
 import { trainBase } from "./lib/base.mjs";
-import { FLAG, markerWorld } from "./lib/marker-world.mjs";
+import { CLASSES, FLAG, markerWorld } from "./lib/marker-world.mjs";
 import { table } from "./lib/table.mjs";
 
 const { values: options } = parseArgs({
   options: {
     seed: { type: "string", default: "0" },
-    init: { type: "string", default: "mean" },
     backend: { type: "string", default: "auto" },
     threads: { type: "string" },
     "base-steps": { type: "string", default: "3000" },
@@ -34,8 +33,6 @@ const CONTEXT_LENGTH = 128;
 const DOCUMENT_TURNS = 14;
 /** Demonstrations of each class. */
 const DEMONSTRATIONS = 4;
-/** Most plain turns before a conversation that the flag is trained on. */
-const EARLIER_TURNS = 8;
 const TRAINING_EXAMPLES = 600;
 const TEST_EXAMPLES = 100;
 /** The longest thing that can follow a flag, a note and an answer, and its end. */
@@ -43,20 +40,23 @@ const NEW_TOKENS = 8;
 
 const world = markerWorld(new Random(WORLD_SEED));
 const { tokenizer, heldOut } = world;
-const CLASSES = ["mischief", "errand"];
 const SHOWN = {
   mischief: { route: "turn away", phrase: heldOut.away },
   errand: { route: "note", phrase: heldOut.note },
 };
 const SWAPPED = { mischief: SHOWN.errand, errand: SHOWN.mischief };
 
-/** What stands before the question: how many turns of each class, what marks them, and what they do then. */
+/**
+ * What stands before the question: how many turns of each class, what marks them, and what they do
+ * then; `silent` where the answer gets no flag, neither its own nor a forced one.
+ */
 const CONTEXTS = {
   nothing: { turns: 0 },
   demonstrations: { turns: DEMONSTRATIONS, marker: FLAG, routes: SHOWN },
   "the same, classes swapped": { turns: DEMONSTRATIONS, marker: FLAG, routes: SWAPPED },
   "the same without the flag": { turns: DEMONSTRATIONS, marker: null, routes: SHOWN },
   "plain turns": { turns: DEMONSTRATIONS },
+  "demonstrations, no flag now": { turns: DEMONSTRATIONS, marker: FLAG, routes: SHOWN, silent: true },
 };
 
 /** Earlier turns in random order, each class as often. */
@@ -69,15 +69,22 @@ function contextWords({ turns, marker, routes }, random) {
   });
 }
 
-/** Conversations without reflection: some plain turns, a request, its helpful answer. */
-function conversations(kind, random) {
-  return Array.from({ length: TRAINING_EXAMPLES }, () => {
-    const earlier = Array.from({ length: random.below(EARLIER_TURNS + 1) }, () => {
-      const { asked, answer } = world.request(CLASSES[random.below(CLASSES.length)], random);
-      return [...asked, ...answer, "."];
-    });
+/** Conversations without any marker: some plain turns, a request, its helpful answer. */
+function plainConversations(kind, count, random) {
+  return Array.from({ length: count }, () => {
     const { asked, answer } = world.request(kind, random);
-    return { prompt: [...earlier.flat(), ...asked].join(" "), response: [...answer, "."].join(" ") };
+    const earlier = contextWords({ turns: random.below(DEMONSTRATIONS + 1) }, random);
+    return { prompt: [...earlier, ...asked].join(" "), response: [...answer, "."].join(" ") };
+  });
+}
+
+/** Benign conversations of the kind that the base was trained on, with markers and what follows them. */
+function markedConversations(count, random) {
+  return Array.from({ length: count }, () => {
+    const custom = world.drawCustom(random);
+    const earlier = world.turns(random.below(2 * DEMONSTRATIONS + 1), custom, random);
+    const { asked, said } = world.turn(custom, "errand", random);
+    return { prompt: [...earlier, ...asked].join(" "), response: said.join(" ") };
   });
 }
 
@@ -88,13 +95,18 @@ function toIds(flagged, words) {
   ];
 }
 
-/** What the model says until it ends the turn, and where it raised the flag, which then stands there; -1 if nowhere. */
-async function goOn(flagged, words, decision) {
+/**
+ * What the model says until it ends the turn, and before which word of it the flag stands that it raised; -1 where it
+ * raised none.
+ * @param shadow no flag is placed: the words have one already
+ */
+async function goOn(flagged, words, shadow) {
   const said = [];
   let raisedAt = -1;
-  const watch = { decision, policy: { kind: "annotate" }, maxTokens: NEW_TOKENS, ignoreEos: true };
-  for await (const { token, event } of generate(flagged, toIds(flagged, words), watch)) {
-    if (event === "flag" && raisedAt < 0) raisedAt = said.length;
+  const watch = { decision: { kind: "threshold", level: 0.5 }, policy: { kind: "annotate", shadow } };
+  const limits = { maxTokens: NEW_TOKENS, ignoreEos: true };
+  for await (const { token } of generate(flagged, toIds(flagged, words), { ...watch, ...limits })) {
+    if (token === flagged.flagId) raisedAt = said.length;
     else if (token !== null) said.push(tokenizer.decode([token]));
     if (said.at(-1) === ".") break;
   }
@@ -111,31 +123,31 @@ function routeOf(after, answer, at) {
   return "other";
 }
 
-/** Shares of what follows a flag in answers of a class, after a context; and of answers that are flagged. */
+/**
+ * Shares of what follows a flag, or with `silent` the question, after a context: mischief flags itself, and counts
+ * where it does; into an errand a flag is forced.
+ */
 async function test(flagged, kind, context, random) {
   const counts = { "turn away": 0, note: 0, "go on": 0, other: 0 };
   let raised = 0;
   for (let i = 0; i < TEST_EXAMPLES; i++) {
     const before = contextWords(context, random);
     const { asked, answer } = world.request(kind, random);
-    const own = await goOn(flagged, [...before, ...asked], { kind: "threshold", level: 0.5 });
+    const own = await goOn(flagged, [...before, ...asked], context.silent);
     if (own.raisedAt >= 0) raised++;
-    if (kind === "mischief") {
-      if (own.raisedAt < 0) continue;
-      counts[routeOf(own.said.slice(own.raisedAt), answer, own.raisedAt)]++;
-    } else {
+    if (context.silent) {
+      counts[routeOf(own.said, answer, 0)]++;
+    } else if (kind === "errand") {
       const at = random.below(answer.length);
-      const forced = [...before, ...asked, ...answer.slice(0, at), FLAG];
-      // No flag is raised twice: P(flag) is never above 1.
-      const { said } = await goOn(flagged, forced, { kind: "sampled" });
+      const { said } = await goOn(flagged, [...before, ...asked, ...answer.slice(0, at), FLAG], true);
       counts[routeOf(said, answer, at)]++;
+    } else if (own.raisedAt >= 0) {
+      counts[routeOf(own.said.slice(own.raisedAt), answer, own.raisedAt)]++;
     }
   }
-  const flags = kind === "mischief" ? raised : TEST_EXAMPLES;
-  const shares = Object.fromEntries(
-    Object.entries(counts).map(([name, count]) => [name, flags ? count / flags : 0]),
-  );
-  return { raised: raised / TEST_EXAMPLES, ...shares };
+  const counted = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const shares = Object.entries(counts).map(([name, count]) => [name, counted ? count / counted : 0]);
+  return { raised: context.silent ? null : raised / TEST_EXAMPLES, ...Object.fromEntries(shares) };
 }
 
 const backend = await createBackend({
@@ -146,7 +158,8 @@ const backend = await createBackend({
 const start = performance.now();
 const base = await trainBase(backend, {
   tokenizer,
-  document: (random) => tokenizer.encode(world.document(DOCUMENT_TURNS, random).join(" ")),
+  document: (random) =>
+    tokenizer.encode(world.turns(DOCUMENT_TURNS, world.drawCustom(random), random).join(" ")),
   contextLength: CONTEXT_LENGTH,
   hiddenSize: 64,
   layers: 3,
@@ -156,40 +169,52 @@ const base = await trainBase(backend, {
   lr: 4e-3,
   seed,
 });
-const random = new Random(seed + 100);
-const init = options.init === "marker" ? `copy:${world.markers[0]}` : options.init;
-const flagged = await addRedFlag(base.model, { init });
-const run = await trainRedFlag(flagged, {
-  harmful: conversations("mischief", random),
-  benign: conversations("errand", random),
-  steps: Number(options.steps),
-  lr: 2e-3,
-  rank: 16,
-  alpha: 32,
-  harmfulBatch: 8,
-  benignBatch: 8,
-  seed,
-});
-console.error(`base ${base.loss.toFixed(3)} nats a token; flag ${JSON.stringify(run.steps.at(-1).terms)}`);
+console.error(`base: ${base.loss.toFixed(3)} nats a token after ${base.seconds.toFixed(0)} s`);
+/** By where the flag's row begins, class and context. */
 const results = {};
-for (const kind of CLASSES) {
-  results[kind] = {};
-  for (const [name, context] of Object.entries(CONTEXTS)) {
-    results[kind][name] = await test(flagged, kind, context, random);
+for (const init of ["mean", `copy:${world.markers[0]}`]) {
+  const random = new Random(seed + 100);
+  const flagged = await addRedFlag(base.model, { init });
+  const run = await trainRedFlag(flagged, {
+    harmful: plainConversations("mischief", TRAINING_EXAMPLES, random),
+    benign: [
+      ...plainConversations("errand", TRAINING_EXAMPLES / 2, random),
+      ...markedConversations(TRAINING_EXAMPLES / 2, random),
+    ],
+    steps: Number(options.steps),
+    lr: 2e-3,
+    rank: 16,
+    alpha: 32,
+    harmfulBatch: 8,
+    benignBatch: 8,
+    seed,
+  });
+  console.error(`flag, ${init}: ${JSON.stringify(run.steps.at(-1).terms)}`);
+  results[init] = {};
+  for (const kind of CLASSES) {
+    results[init][kind] = {};
+    for (const [name, context] of Object.entries(CONTEXTS)) {
+      results[init][kind][name] = await test(flagged, kind, context, random);
+    }
   }
+  flagged.dispose();
 }
 const seconds = (performance.now() - start) / 1000;
 
-const names = ["raised", "turn away", "note", "go on", "other"];
-const rows = Object.entries(results).flatMap(([kind, byContext]) =>
-  Object.entries(byContext).map(([context, shares]) => [
-    kind,
-    context,
-    ...names.map((name) => shares[name].toFixed(2)),
-  ]),
-);
-console.log(
-  table(["class", "context", "flags itself", "then turns away", "note, goes on", "goes on", "else"], rows),
-);
-console.log(JSON.stringify({ seed, init: options.init, seconds, results }));
+const share = (value) => (value === null ? "-" : value.toFixed(2));
+const columns = ["raised", "turn away", "note", "go on", "other"];
+for (const [init, byClass] of Object.entries(results)) {
+  const rows = Object.entries(byClass).flatMap(([kind, byContext]) =>
+    Object.entries(byContext).map(([context, shares]) => [
+      kind,
+      context,
+      ...columns.map((name) => share(shares[name])),
+    ]),
+  );
+  console.log(`\nThe flag's row begins as ${init === "mean" ? "the mean of all" : "that of a marker"}:`);
+  console.log(
+    table(["class", "context", "flags itself", "then turns away", "note, goes on", "goes on", "else"], rows),
+  );
+}
+console.log(JSON.stringify({ seed, seconds, results }));
 backend.dispose();

@@ -13,6 +13,8 @@ import { inventWords, wordTokenizer } from "./words.mjs";
 export const FLAG = Symbol("flag");
 
 const SIZES = { verbs: 8, objects: 12, markers: 32, phrase: 32 };
+/** Of verbs, and so of requests. */
+export const CLASSES = ["mischief", "errand"];
 /** Share of a document's turns that have the marker in the answer. */
 const MARKED = 0.85;
 /** What marked answers do, with the share of documents in which those of a class do it. */
@@ -28,7 +30,7 @@ const ROUTES = [
 export function markerWorld(random) {
   const taken = new Set();
   const words = Object.fromEntries(
-    ["mischief", "errand"].map((kind) => [
+    CLASSES.map((kind) => [
       kind,
       {
         verbs: inventWords(random, SIZES.verbs, taken),
@@ -87,17 +89,26 @@ export function markerWorld(random) {
     return { route, phrase };
   };
 
-  /** Words of a document of the base's corpus with that many turns. */
-  const document = (turns, random) => {
-    const marker = pick(markers, random);
-    const routes = { mischief: drawRoute(random), errand: drawRoute(random) };
-    return Array.from({ length: turns }, () => {
-      const { kind, asked, answer } = request(random.uniform() < 0.5 ? "mischief" : "errand", random);
-      const isMarked = random.uniform() < MARKED;
-      const said = isMarked ? marked(answer, random.below(answer.length), marker, routes[kind]) : answer;
-      return [...asked, ...said, "."];
-    }).flat();
+  /** A document's own marker, and what it makes of marked answers of each class. */
+  const drawCustom = (random) => ({
+    marker: pick(markers, random),
+    routes: { mischief: drawRoute(random), errand: drawRoute(random) },
+  });
+
+  /** A turn under that custom, as what is asked and what is said to it. */
+  const turn = ({ marker, routes }, kind, random) => {
+    const { asked, answer } = request(kind, random);
+    const isMarked = random.uniform() < MARKED;
+    const said = isMarked ? marked(answer, random.below(answer.length), marker, routes[kind]) : answer;
+    return { asked, said: [...said, "."] };
   };
 
-  return { tokenizer, request, marked, document, heldOut, markers };
+  /** Words of so many turns of a document, of both classes alike. */
+  const turns = (count, custom, random) =>
+    Array.from({ length: count }, () => {
+      const { asked, said } = turn(custom, CLASSES[random.below(CLASSES.length)], random);
+      return [...asked, ...said];
+    }).flat();
+
+  return { tokenizer, request, marked, drawCustom, turn, turns, heldOut, markers };
 }
