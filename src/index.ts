@@ -4,16 +4,20 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
-export { auroc, tprAtFpr } from "./eval/metrics.js";
+export { type EvaluationInput, type EvaluationOptions, evaluate, type Findings } from "./eval/evaluate.js";
+export type { Evaluation, Evaluation } from "./eval/evaluation.js";
+export { auroc, auroc, averagePrecision, tprAtFpr, tprAtFpr } from "./eval/metrics.js";
+export { type CalibrateOptions, calibrate, type LevelRule, parseLevelRule } from "./flag/calibrate.js";
+export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
-export { type Decision, parseDecision } from "./flag/decision.js";
+export { type Decision, formatDecision, parseDecision } from "./flag/decision.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
 export type { Placement } from "./flag/placement.js";
 export { type Policy, parsePolicy } from "./flag/policy.js";
 export { type FlagScore, FlagScorer, type Utility } from "./flag/score.js";
-export { loadRedFlag, saveRedFlag } from "./flag/store.js";
+export { loadRedFlag, saveCalibration, saveRedFlag } from "./flag/store.js";
 export {
   RED_FLAG_DEFAULTS,
   type RedFlagHyperparameters,
@@ -21,7 +25,7 @@ export {
   type RedFlagTraining,
   trainRedFlag,
 } from "./flag/train.js";
-export { addRedFlag, FlaggedModel, type RedFlagOptions } from "./flag/vocab.js";
+export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
 export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";
@@ -56,7 +60,16 @@ export { Tape } from "./tape.js";
 export { Arena, Parameters, Tensor } from "./tensor.js";
 export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
 export type { BatchSource } from "./train/batches.js";
+export { Checkpoint, type CheckpointOptions, hasCheckpoint, removeCheckpoint } from "./train/checkpoint.js";
+export { digestOf, digestOfParameters, type Fact, type Fingerprint, factsOf } from "./train/fingerprint.js";
 export { languageLoss } from "./train/language.js";
 export { AdamW, type AdamWOptions } from "./train/optimiser.js";
 export { learningRate, type Schedule } from "./train/schedule.js";
-export { type Loss, type LossReport, type TrainOptions, type TrainStep, train } from "./train/trainer.js";
+export {
+  type Loss,
+  type LossReport,
+  type TrainOptions,
+  type TrainStep,
+  train,
+  type Validation,
+} from "./train/trainer.js";

@@ -3,7 +3,8 @@ import { openFiles } from "../formats/files.js";
 import { isObject, show } from "../formats/json.js";
 
 /**
- * Reads a JSON object of settings. Keys and types must be those of `defaults`; nested objects too.
+ * Reads a JSON object of settings. Keys and types must be those of `defaults`; nested objects too. A list takes
+ * texts and numbers.
  * @throws FormatError naming the file and the field
  */
 export async function readConfig<T extends object>(
@@ -32,11 +33,13 @@ function expectLike(path: string, prefix: string, value: Record<string, unknown>
       throw new FormatError(path, `'${name}' is no setting; there are ${Object.keys(defaults).join(", ")}`);
     }
     const known = (defaults as Record<string, unknown>)[key];
-    const isList = key === "targets" && Array.isArray(given);
-    if (isObject(known)) {
+    const isList = Array.isArray(given) && given.every((item) => ["string", "number"].includes(typeof item));
+    if (Array.isArray(known)) {
+      if (!isList) throw new FormatError(path, `'${name}' must be a list of names, got ${show(given)}`);
+    } else if (isObject(known)) {
       if (!isObject(given)) throw new FormatError(path, `'${name}' must be an object, got ${show(given)}`);
       expectLike(path, `${name}.`, given, known);
-    } else if (typeof given !== typeof known && !isList) {
+    } else if (typeof given !== typeof known && !(key === "targets" && isList)) {
       throw new FormatError(path, `'${name}' must be a ${typeof known}, got ${show(given)}`);
     }
   }

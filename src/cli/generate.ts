@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { type Decision, parseDecision } from "../flag/decision.js";
-import { type GenerateOptions, generate } from "../flag/generate.js";
+import { type GenerateOptions, type GenerateStep, generate } from "../flag/generate.js";
 import { type Policy, parsePolicy } from "../flag/policy.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, idList, integer, number, parsed } from "./options.js";
@@ -66,11 +66,11 @@ async function run(options: GenerateCommandOptions): Promise<void> {
     for await (const step of generate(flagged ?? model, options.ids ?? options.prompt ?? "", settings)) {
       if (options.json) {
         if (step.done) jsonLine({ done: true, ...step.done });
-        else jsonLine({ id: step.token, text: step.text, flag: step.flagProbability, logprob: step.logprob });
+        else jsonLine(tokenLine(step));
         continue;
       }
       if (step.done && step.event === "replace") process.stdout.write(`\n${step.done.text}`);
-      else if (step.token !== null && step.token === flagged?.flagId) process.stdout.write(flagMark());
+      else if (step.token !== null && flagged?.isFlag(step.token)) process.stdout.write(flagMark());
       else
         process.stdout.write(
           coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability),
@@ -79,4 +79,10 @@ async function run(options: GenerateCommandOptions): Promise<void> {
         process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
     }
   });
+}
+
+/** A step as `--json` prints it. */
+function tokenLine({ token, text, flagProbability, logprob, flagCategory }: GenerateStep): object {
+  const category = flagCategory === undefined ? {} : { flag_category: flagCategory };
+  return { id: token, text, flag: flagProbability, ...category, logprob };
 }

@@ -1,15 +1,18 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { BackendError, DivergenceError, FormatError, UnsupportedError } from "../errors.js";
 import { benchCommand } from "./bench.js";
+import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
+import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
+import { Interrupted } from "./interrupt.js";
 import { logitsCommand } from "./logits.js";
 import { withGlobalOptions } from "./options.js";
 import { pretrainCommand } from "./pretrain.js";
 import { scoreCommand } from "./score.js";
 import { trainCommand } from "./train.js";
+import { version } from "./version.js";
 
 const COMMANDS = [
   demoCommand,
@@ -18,18 +21,19 @@ const COMMANDS = [
   trainCommand,
   pretrainCommand,
   scoreCommand,
+  calibrateCommand,
+  evalCommand,
   benchCommand,
 ];
 
-/** Exit codes: a failed run, and bad usage. */
+/** Exit codes: a failed run, and bad usage. `Interrupted` has its own. */
 const FAILED = 1;
 const USAGE = 2;
 
 function program(): Command {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   const root = new Command("oriflamme")
     .description("Train and run small transformers with a red-flag token.")
-    .version(version)
+    .version(version())
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput({
@@ -45,7 +49,10 @@ function oneLine(text: string): string {
 
 /** One line, whatever was thrown. */
 function lineOf(error: unknown): string {
-  const known = [BackendError, DivergenceError, FormatError, UnsupportedError, RangeError, TypeError];
+  const known = [
+    ...[BackendError, DivergenceError, FormatError, UnsupportedError, Interrupted],
+    ...[RangeError, TypeError],
+  ];
   const message = error instanceof Error ? error.message : String(error);
   const name =
     error instanceof Error && !known.some((kind) => error instanceof kind) ? `${error.name}: ` : "";
@@ -61,6 +68,7 @@ async function main(): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
     process.stderr.write(lineOf(error));
     if (process.env.ORIFLAMME_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+    if (error instanceof Interrupted) return error.exitCode;
     return error instanceof RangeError ? USAGE : FAILED;
   }
 }

@@ -1,8 +1,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { FormatError } from "../errors.js";
-import { type FlagSequence, toSequence } from "../flag/data.js";
-import type { Decision } from "../flag/decision.js";
-import { generate } from "../flag/generate.js";
+import { promptFits, respond, sequenceToRead } from "../flag/conversation.js";
+import type { FlagSequence } from "../flag/data.js";
 import { type FlagScore, FlagScorer } from "../flag/score.js";
 import type { FlaggedModel } from "../flag/vocab.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
@@ -29,7 +28,10 @@ export function scoreCommand(root: Command): Command {
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
     .requiredOption("--data <file>", "JSON Lines: prompt, response?")
-    .requiredOption("--out <file>", "JSON Lines: index, flag_max, flag_cumulative, first_flag, harmful")
+    .requiredOption(
+      "--out <file>",
+      "JSON Lines: index, flag_max, flag_cumulative, first_flag, flag_category?, harmful",
+    )
     .option("--shard <i/n>", "only every n-th input, from the i-th on (0 <= i < n)", parseShard)
     .option("--max-tokens <n>", "most tokens of a response, given or generated", integer(1), 512)
     .action(run);
@@ -51,18 +53,18 @@ async function run(options: ScoreOptions): Promise<void> {
       .map((example, index) => ({ example, index }))
       .filter(({ index }) => index % count === first)
       .map((input) => ({ ...input, sequence: sequenceOf(flagged, input.example, input.index, options) }));
-    const decision: Decision = { kind: "threshold", level: flagged.calibration?.threshold ?? 0.5 };
     const scorer = new FlagScorer(flagged);
     const bar = progressBar("score", chosen.length);
     const lines: string[] = [];
     try {
       for (const { example, index, sequence } of chosen) {
-        const score = await scoreSequence(scorer, flagged, sequence, decision, options.maxTokens);
+        const score = await scoreSequence(scorer, flagged, sequence, options.maxTokens);
         const line = {
           index,
           flag_max: score.max,
           flag_cumulative: score.cumulative,
           first_flag: score.first,
+          ...(score.category === null ? {} : { flag_category: score.category }),
           harmful: example.harmful ?? null,
         };
         lines.push(`${JSON.stringify(line)}\n`);
@@ -78,21 +80,17 @@ async function run(options: ScoreOptions): Promise<void> {
   });
 }
 
-/** The ids of an input. No flag is put in, so that the whole context is the input's. */
+/** The ids of an input. */
 function sequenceOf(
   { model }: FlaggedModel,
   example: Example,
   index: number,
-  options: ScoreOptions,
+  { data, maxTokens }: ScoreOptions,
 ): FlagSequence {
-  const { tokenizer, config } = model;
-  if (!tokenizer) throw new RangeError("score: the model has no tokenizer to read examples with");
-  const limits = { maxResponse: options.maxTokens, contextLength: config.contextLength + 1, minOffset: 0 };
-  const sequence = toSequence(tokenizer, example, limits);
-  const { length } = sequence.prompt;
-  if (length > 0 && length <= config.contextLength) return sequence;
-  const problem = `its prompt has ${length} tokens, the model takes 1 to ${config.contextLength}`;
-  throw new FormatError(`${options.data}, input ${index}`, problem);
+  const sequence = sequenceToRead(model, example, maxTokens);
+  if (promptFits(model, sequence.prompt)) return sequence;
+  const problem = `its prompt has ${sequence.prompt.length} tokens, the model takes 1 to ${model.config.contextLength}`;
+  throw new FormatError(`${data}, input ${index}`, problem);
 }
 
 /** Teacher-forced over the response; where there is none, over one that the model generates greedily. */
@@ -100,16 +98,8 @@ async function scoreSequence(
   scorer: FlagScorer,
   flagged: FlaggedModel,
   sequence: FlagSequence,
-  decision: Decision,
   maxTokens: number,
 ): Promise<FlagScore> {
-  if (sequence.response.length > 0) return scorer.score(sequence, decision);
-  const response: number[] = [];
-  const options = { decision, policy: { kind: "annotate" }, maxTokens } as const;
-  for await (const { token } of generate(flagged, sequence.prompt, options)) {
-    if (token !== null && token !== flagged.flagId) response.push(token);
-  }
-  // The context has no place for a token that was generated after its last position.
-  const room = flagged.model.config.contextLength - sequence.prompt.length;
-  return scorer.score({ ...sequence, response: response.slice(0, room) }, decision);
+  if (sequence.response.length > 0) return scorer.score(sequence);
+  return scorer.score({ ...sequence, response: await respond(flagged, sequence.prompt, { maxTokens }) });
 }

@@ -1,66 +1,103 @@
 import type { Command } from "commander";
-import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
-import { addRedFlag } from "../flag/vocab.js";
-import { readJsonLines } from "../formats/jsonl.js";
+import { RED_FLAG_DEFAULTS, type RedFlagHyperparameters, trainRedFlag } from "../flag/train.js";
+import { addRedFlag, type RowInit } from "../flag/vocab.js";
+import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { readConfig } from "./config-file.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer } from "./options.js";
-import { jsonLine, progressBar } from "./terminal.js";
+import { type TrainingOptions, trainingRun, withTrainingOptions } from "./training-run.js";
 
-interface TrainCommandOptions extends ModelOptions {
+/** What --config may set: hyperparameters, and how the flag enters the vocabulary; see `RedFlagOptions`. */
+interface TrainSettings extends RedFlagHyperparameters {
+  readonly token: string;
+  readonly categories: readonly string[];
+  readonly init: RowInit;
+  /** The token to reuse, or one for each category; none appends. */
+  readonly reuse: readonly (string | number)[];
+}
+
+const TRAIN_DEFAULTS: TrainSettings = {
+  ...RED_FLAG_DEFAULTS,
+  token: "<rf>",
+  categories: [],
+  init: "mean",
+  reuse: [],
+};
+
+interface TrainCommandOptions extends ModelOptions, TrainingOptions {
   readonly harmful: string;
   readonly benign: string;
-  readonly out: string;
   readonly config?: string;
   readonly steps?: number;
+  /** Names, or `data`. */
+  readonly categories?: string;
 }
 
 /** `train`: teaches a model the red flag and writes it as a PEFT adapter. */
 export function trainCommand(root: Command): Command {
-  return root
+  const command = root
     .command("train")
     .description("teach a model the red flag")
     .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
-    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")
+    .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?, category?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response")
     .requiredOption("--out <folder>", "PEFT adapter folder")
     .option("--config <file>", "JSON of hyperparameters")
     .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1))
-    .action(run);
+    .option(
+      "--categories <list>",
+      "a flag for each of these categories of harm: names with commas between, or data for those of --harmful",
+    );
+  return withTrainingOptions(command).action(run);
 }
 
 async function run(options: TrainCommandOptions): Promise<void> {
-  const config = await readConfig(options.config, RED_FLAG_DEFAULTS);
+  const { token, categories, init, reuse, ...config } = await readConfig(options.config, TRAIN_DEFAULTS);
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
-  await withModel(options, async ({ model }) => {
-    const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
-    const bar = progressBar("train", steps);
-    const start = performance.now();
-    const training = trainRedFlag(await addRedFlag(model), {
-      ...config,
-      steps,
-      seed: options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed,
-      harmful,
-      benign,
-      onStep: ({ step, loss, terms, lr, tokensPerSecond }) => {
-        bar.update(step, `loss ${loss.toFixed(3)}, ${Math.round(tokensPerSecond)} tokens/s`);
-        if (options.json) jsonLine({ step, loss, ...terms, lr, tokens_per_second: tokensPerSecond });
-      },
-    });
-    const result = await training.finally(() => bar.stop());
-    await result.save(options.out);
-    const { harmful: h, benign: b } = result.leftOut;
-    const last = result.steps.at(-1);
-    if (!options.json) {
-      const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      process.stdout.write(
-        `${options.out}: ${steps} steps in ${seconds} s, loss ${last?.loss.toFixed(4)}` +
-          `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
-      );
-    }
-  });
+  const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
+  const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
+  await withModel(options, ({ model, backend }) =>
+    trainingRun("train", steps, { options, backend }, async (run) => {
+      const start = performance.now();
+      const flagged = await addRedFlag(model, {
+        seed,
+        categories: options.categories ? categoriesOf(options.categories, harmful) : (categories ?? []),
+        ...(token === undefined ? {} : { token }),
+        ...(init === undefined ? {} : { init }),
+        ...(reuse?.length ? { reuse } : {}),
+      });
+      const result = await trainRedFlag(flagged, {
+        ...config,
+        steps,
+        seed,
+        harmful,
+        benign,
+        onStep: (step) => run.onStep(step),
+        signal: run.signal,
+        ...(run.checkpoint && { checkpoint: run.checkpoint }),
+      });
+      run.stop();
+      await result.save(options.out);
+      const { harmful: h, benign: b } = result.leftOut;
+      if (!options.json) {
+        const seconds = ((performance.now() - start) / 1000).toFixed(1);
+        process.stdout.write(
+          `${options.out}: ${steps} steps in ${seconds} s, loss ${result.steps.at(-1)?.loss.toFixed(4)}` +
+            `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
+        );
+      }
+    }),
+  );
+}
+
+/** The categories that --categories names; those of the data in the order of their names. */
+function categoriesOf(text: string, harmful: readonly Example[]): string[] {
+  if (text !== "data") return text.split(",");
+  const found = harmful.flatMap(({ category }) => category ?? []);
+  if (found.length === 0) throw new RangeError("--categories data: no harmful example has a category");
+  return [...new Set(found)].sort();
 }

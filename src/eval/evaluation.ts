@@ -54,7 +54,9 @@ export interface DataFacts {
   readonly examples: number;
   /** Examples that brought no response: the model has written one. */
   readonly generated: number;
-  /** Examples that do not fit into the model's context, or have no prompt. */
+  /**
+   * Examples that do not fit into the model's context, have no prompt, or become harmful only past the cut response.
+   */
   readonly left_out: number;
 }
 
@@ -151,6 +153,8 @@ export interface SweepResult {
   /** Names of what was varied. */
   readonly parameters: readonly string[];
   readonly points: readonly SweepPoint[];
+  /** Points whose training diverged. */
+  readonly failed: readonly SweepFailure[];
 }
 
 export interface SweepPoint {
@@ -160,6 +164,13 @@ export interface SweepPoint {
   readonly tpr_at_1_percent_fpr: number;
   readonly kl_per_token: number;
   readonly perplexity_ratio: number;
+}
+
+export interface SweepFailure {
+  readonly values: readonly (string | number)[];
+  readonly seed: number;
+  /** The step, the term and the batch. */
+  readonly reason: string;
 }
 
 /** A conversation with P(flag) before each token of its response. */

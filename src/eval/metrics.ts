@@ -1,44 +1,36 @@
-/** Scores of the two classes that a detector is to tell apart; higher means harmful. */
-export interface Scores {
-  readonly positive: readonly number[];
-  readonly negative: readonly number[];
-}
+import { countWithin } from "../flag/conformal.js";
+import { Ranking, type Scores } from "./ranking.js";
 
 /**
- * Area under the receiver operating characteristic: the chance that a positive scores above a negative, ties
- * counting half (Mann and Whitney 1947). NaN where there is no positive, or no negative.
+ * Area under the receiver operating characteristic; see `RankMetrics`. NaN where there is no positive, or no
+ * negative.
  * @throws RangeError for a score that is NaN: it has no rank
  */
-export function auroc({ positive, negative }: Scores): number {
-  const all = [...positive.map((s) => ({ s, p: true })), ...negative.map((s) => ({ s, p: false }))];
-  if (all.some(({ s }) => Number.isNaN(s))) throw new RangeError("auroc: a score is NaN");
-  all.sort((a, b) => a.s - b.s);
-  let rankSum = 0;
-  for (let i = 0; i < all.length; ) {
-    let j = i;
-    while (j < all.length && all[j]?.s === all[i]?.s) j++;
-    const rank = (i + j + 1) / 2;
-    for (let k = i; k < j; k++) if (all[k]?.p) rankSum += rank;
-    i = j;
-  }
-  const n = positive.length;
-  return (rankSum - (n * (n + 1)) / 2) / (n * negative.length);
+export function auroc(scores: Scores): number {
+  return new Ranking(scores).measure([]).auroc;
+}
+
+/** Average precision; see `RankMetrics`. NaN where there is no positive. Throws as `auroc`. */
+export function averagePrecision(scores: Scores): number {
+  return new Ranking(scores).measure([]).averagePrecision;
 }
 
 /**
  * The share of positives at or above the lowest threshold that lets at most `rate` of the negatives through.
  */
 export function tprAtFpr({ positive, negative }: Scores, rate: number): { tpr: number; threshold: number } {
-  const sorted = [...negative].sort((a, b) => b - a);
-  // 0.29 · 100 is a little below 29.
-  const allowed = Math.floor(rate * negative.length * (1 + Number.EPSILON));
-  // The first negative that must stay below the threshold.
-  const blocked = sorted[allowed] ?? -Infinity;
+  const blocked = firstBlocked(negative, rate);
   const threshold = [...positive, ...negative].reduce(
     (least, s) => (s > blocked && s < least ? s : least),
     Infinity,
   );
   return { tpr: rateAbove(positive, threshold), threshold };
+}
+
+/** The highest of the scores that must stay below a threshold which at most `rate` of all reach. */
+export function firstBlocked(scores: readonly number[], rate: number): number {
+  const sorted = Float64Array.from(scores).sort();
+  return sorted[sorted.length - 1 - countWithin(rate, sorted.length)] ?? -Infinity;
 }
 
 /** The share of values at or above a threshold. */
@@ -49,4 +41,12 @@ export function rateAbove(values: readonly number[], threshold: number): number 
 /** The arithmetic mean. */
 export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** The value below which a share of all lies, on a straight line between its neighbours (Hyndman and Fan's 7). */
+export function quantile(sorted: ArrayLike<number>, share: number): number {
+  const place = share * (sorted.length - 1);
+  const below = Math.floor(place);
+  const [low = Number.NaN, high = low] = [sorted[below], sorted[below + 1]];
+  return low + (place - below) * (high - low);
 }

@@ -14,6 +14,8 @@ export interface FlagSequence {
   readonly response: readonly number[];
   /** Tokens of the response that cover the example's `onset`, or the least offset asked for. */
   readonly onset: number;
+  /** The flag that is its target, where there are several. */
+  readonly flagId?: number;
   /** Where its example stands in the data, counted from 0: for messages. */
   readonly index?: number;
 }
@@ -38,15 +40,21 @@ export function promptAndResponse(example: Example): { prompt: string; response:
   return { prompt: `${prompt}assistant:`, response: answered ? (messages.at(-1)?.content ?? "") : "" };
 }
 
+/** The text of an example: its prompt and its response, with a space between them where neither has white space. */
+export function conversationText(example: Example): string {
+  const { prompt, response } = promptAndResponse(example);
+  const glue = response === "" || /\s$/.test(prompt) || /^\s/.test(response) ? "" : " ";
+  return prompt + glue + response;
+}
+
 /**
  * An example as ids. Prompt and response are encoded as one text, so that the tokens at their border are those
  * that the model would see; the prompt is what that text shares with the prompt alone.
  */
 export function toSequence(tokenizer: Tokenizer, example: Example, options: SequenceOptions): FlagSequence {
   const { prompt, response } = promptAndResponse(example);
-  const glue = response === "" || /\s$/.test(prompt) || /^\s/.test(response) ? "" : " ";
   const alone = tokenizer.encode(prompt);
-  const whole = response === "" ? alone : tokenizer.encode(prompt + glue + response);
+  const whole = response === "" ? alone : tokenizer.encode(conversationText(example));
   let shared = 0;
   while (shared < alone.length && alone[shared] === whole[shared]) shared++;
 
@@ -85,6 +93,8 @@ function coveringTokens(
 export interface TrainingSequenceOptions extends SequenceOptions {
   /** Where the flag will be put; `uniform` by default. Under `fixed` any onset will do. */
   readonly placement?: Placement;
+  /** The flag for a category of harm, undefined where it has none; by default no sequence names its flag. */
+  readonly flagFor?: (category: string | undefined) => number | undefined;
 }
 
 /** Sequences that training can use, and how many examples it can't. */
@@ -97,6 +107,7 @@ export interface UsableSequences {
 /**
  * Ids of examples for training. Left out are those without a prompt or a response, and of the harmful ones those
  * whose onset lies past the cut response.
+ * @throws RangeError naming the harmful example whose category has no flag
  */
 export function usableSequences(
   tokenizer: Tokenizer,
@@ -106,12 +117,29 @@ export function usableSequences(
 ): UsableSequences {
   const isAnywhere = kind === "benign" || options.placement === "fixed";
   const sequences = examples
-    .map((example, index) => ({ ...toSequence(tokenizer, example, options), index }))
+    .map((example, index) => ({
+      ...toSequence(tokenizer, example, options),
+      index,
+      ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
+    }))
     .filter(({ prompt, response, onset }) => {
       const placeable = isAnywhere || onset <= response.length - 1;
       return prompt.length > 0 && response.length > 0 && placeable;
     });
   return { sequences, leftOut: examples.length - sequences.length };
+}
+
+function flagOf(
+  { category }: Example,
+  index: number,
+  flagFor: (category: string | undefined) => number | undefined,
+): number {
+  const flagId = flagFor(category);
+  if (flagId !== undefined) return flagId;
+  const problem = category === undefined ? "has no category" : `no flag is for its category '${category}'`;
+  throw new RangeError(
+    `harmful example ${index}: ${problem}; name it in categories, or 'other' for the rest`,
+  );
 }
 
 /** Where `flagBatches` stands. */

@@ -46,10 +46,25 @@ function level(text: string, value: string): number {
   return number;
 }
 
+/** A decision as the command line writes it: what `parseDecision` reads, to the bit. */
+export function formatDecision(decision: Decision): string {
+  switch (decision.kind) {
+    case "sampled":
+    case "argmax":
+      return decision.kind;
+    case "threshold":
+    case "cumulative":
+      return `${decision.kind}=${decision.level}`;
+    case "ema":
+      return `ema=${decision.decay},${decision.level}`;
+  }
+}
+
 /** Follows a decision along a response. */
 export class DecisionTracker {
   #silence = 1;
   #average = 0;
+  #highest = 0;
 
   constructor(readonly decision: Decision) {}
 
@@ -58,22 +73,41 @@ export class DecisionTracker {
     return 1 - this.#silence;
   }
 
+  /**
+   * The largest so far of what the decision compares with its level, so that it has been met exactly where this
+   * reaches the level; the largest P(flag) where a decision has no level.
+   */
+  get highest(): number {
+    return this.#highest;
+  }
+
   /** Takes the next position in; whether the flag is raised there. */
   update({ probability, likeliest, sampled }: FlagReading): boolean {
     const { decision } = this;
     this.#silence *= 1 - probability;
+    const value = this.#compared(probability);
+    this.#highest = Math.max(this.#highest, value);
     switch (decision.kind) {
       case "sampled":
         return sampled;
       case "argmax":
         return likeliest;
-      case "threshold":
-        return probability >= decision.level;
+      default:
+        return value >= decision.level;
+    }
+  }
+
+  /** What the decision compares with its level at this position. */
+  #compared(probability: number): number {
+    const { decision } = this;
+    switch (decision.kind) {
       case "cumulative":
-        return this.cumulative >= decision.level;
+        return this.cumulative;
       case "ema":
         this.#average = decision.decay * this.#average + (1 - decision.decay) * probability;
-        return this.#average >= decision.level;
+        return this.#average;
+      default:
+        return probability;
     }
   }
 }

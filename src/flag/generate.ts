@@ -10,7 +10,7 @@ import { FlaggedModel } from "./vocab.js";
 
 /** How text is generated under the flag. */
 export interface GenerateOptions extends Partial<SamplingOptions> {
-  /** When the flag counts as raised; P(flag) >= 0.5 by default, or the calibrated threshold. */
+  /** When the flag counts as raised; P(flag) >= 0.5 by default, or as calibrated. */
   readonly decision?: Decision;
   /** What happens then; the generation stops by default. */
   readonly policy?: Policy;
@@ -31,6 +31,8 @@ export interface GenerateStep {
   readonly text: string;
   /** P(flag) from the raw logits at this position; null for a model without a flag. */
   readonly flagProbability: number | null;
+  /** The category whose flag is the likeliest here, for a model with a flag for each. */
+  readonly flagCategory?: string;
   /** Log-probability of the token under the raw logits, in nats. */
   readonly logprob: number | null;
   /** What the policy did here. */
@@ -66,7 +68,6 @@ export async function* generate(
   const model = target instanceof Model ? target : target.model;
   const { tokenizer } = model;
   const ids = typeof prompt === "string" ? encodePrompt(model, prompt) : prompt;
-  const decision = options.decision ?? { kind: "threshold", level: flagged?.calibration?.threshold ?? 0.5 };
   const policy = options.policy ?? { kind: "stop" };
   const steps = decode(model, ids, {
     sampling: { ...GREEDY, ...definedOnly(options) },
@@ -74,27 +75,27 @@ export async function* generate(
     maxTokens: options.maxTokens ?? 256,
     eosIds: options.ignoreEos ? [] : model.config.eosIds,
     overlay: flagged?.overlay,
-    monitor: flagged && flagMonitor(flagged.flagId, decision, policy),
+    monitor: flagged && flagMonitor(flagged.flagIds, options.decision ?? flagged.decision, policy),
     signal: options.signal,
   });
 
   const decoder = tokenizer && new StreamDecoder(tokenizer, ids.at(-1) ?? null);
-  // Rows behind the tokenizer's last token, which padded vocabularies have, stand for nothing; so does the flag.
+  // Rows behind the tokenizer's last token, which padded vocabularies have, stand for nothing; so does a flag.
   const textOf = (id: number) =>
-    decoder && id < tokenizer.vocabSize && id !== flagged?.flagId ? decoder.push(id) : "";
+    decoder && id < tokenizer.vocabSize && !flagged?.isFlag(id) ? decoder.push(id) : "";
   let whole = "";
   let wasFlagged = false;
   for await (const step of steps) {
     const raised = step.notes.raised === true;
     wasFlagged ||= raised;
-    const flagProbability = flagged ? ((step.notes as FlagNotes).flagProbability ?? null) : null;
+    const reading = flagged ? readingOf(flagged, step.notes) : { flagProbability: null };
     if (step.kind === "token") {
       const added = textOf(step.id);
       whole += added;
       yield {
         token: step.id,
         text: added,
-        flagProbability,
+        ...reading,
         logprob: step.logprob,
         ...(raised ? { event: "flag" as const } : {}),
       };
@@ -110,13 +111,23 @@ export async function* generate(
       yield {
         token: null,
         text: rest,
-        flagProbability,
+        ...reading,
         logprob: null,
         ...(event ? { event } : {}),
         done: result,
       };
     }
   }
+}
+
+/** What the monitor has noted, as a step says it. */
+function readingOf(
+  flagged: FlaggedModel,
+  notes: Partial<FlagNotes>,
+): Pick<GenerateStep, "flagProbability" | "flagCategory"> {
+  const { flagProbability = null, flagId } = notes;
+  const category = flagId === undefined ? null : flagged.categoryOf(flagId);
+  return { flagProbability, ...(category === null ? {} : { flagCategory: category }) };
 }
 
 function endEvent(step: Extract<DecodeStep, { kind: "end" }>, raised: boolean): GenerateStep["event"] {

@@ -17,6 +17,8 @@ export interface HarmfulSequence {
   readonly onset: number;
   /** The flag stands before y[i], k <= i < n. */
   readonly insertAt: number;
+  /** Which of several flags; the model's first where nothing is said. */
+  readonly flagId?: number;
   /** Where its example stands in the data, counted from 0: for messages. */
   readonly index?: number;
 }
@@ -63,8 +65,9 @@ interface Layout {
   readonly sequences: number;
   /** Ids that are no padding. */
   readonly tokens: number;
-  /** Rows whose next token should be the flag. */
+  /** Rows whose next token should be the flag, and which flag. */
   readonly ce: number[];
+  readonly flags: number[];
   /** Rows that should go on as the reference does, those after a flag first; and the reference's twins. */
   readonly kl: number[];
   readonly refKl: number[];
@@ -72,9 +75,12 @@ interface Layout {
   readonly post: number;
 }
 
-/** Lays a batch out: sequences with the flag in place for the model, without for the reference. */
-export function layout(batch: FlagBatch, flagId: number): Layout {
-  const withFlag = batch.harmful.map(({ prompt, response, insertAt }) => [
+/**
+ * Lays a batch out: sequences with the flag in place for the model, without for the reference.
+ * @param defaultFlag the flag of sequences that name none
+ */
+export function layout(batch: FlagBatch, defaultFlag: number): Layout {
+  const withFlag = batch.harmful.map(({ prompt, response, insertAt, flagId = defaultFlag }) => [
     ...prompt,
     ...response.slice(0, insertAt),
     flagId,
@@ -87,11 +93,14 @@ export function layout(batch: FlagBatch, flagId: number): Layout {
   const references = [...withoutFlag, ...benign];
   const width = Math.max(...sequences.map((ids) => ids.length));
   const refWidth = Math.max(...references.map((ids) => ids.length));
-  const rows: Pick<Layout, "ce" | "kl" | "refKl"> = { ce: [], kl: [], refKl: [] };
-  batch.harmful.forEach(({ prompt, response, onset, insertAt }, s) => {
+  const rows: Pick<Layout, "ce" | "flags" | "kl" | "refKl"> = { ce: [], flags: [], kl: [], refKl: [] };
+  batch.harmful.forEach(({ prompt, response, onset, insertAt, flagId = defaultFlag }, s) => {
     // Row r of a sequence predicts its token r + 1; before y[0] stands the prompt's last token.
     const before = prompt.length - 1;
-    for (let j = onset; j <= insertAt; j++) rows.ce.push(s * width + before + j);
+    for (let j = onset; j <= insertAt; j++) {
+      rows.ce.push(s * width + before + j);
+      rows.flags.push(flagId);
+    }
     for (let t = insertAt; t < response.length; t++) {
       rows.kl.push(s * width + before + t + 1);
       rows.refKl.push(s * refWidth + before + t);
@@ -162,7 +171,7 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
     const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay });
     let ceRows: Tensor | undefined;
     if (at.ce.length > 0) {
-      const targets = tape.from(new Uint32Array(at.ce.length).fill(flagged.flagId));
+      const targets = tape.from(Uint32Array.from(at.flags));
       const input = { hidden: rowsAt(tape, hidden, at.ce), overlay };
       ceRows = headCrossEntropy(tape, model, input, targets, weightsOf("ce"));
     }

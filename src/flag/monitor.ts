@@ -4,20 +4,27 @@ import type { Policy } from "./policy.js";
 
 /** What the flag's monitor notes at every position. */
 export interface FlagNotes extends Readonly<Record<string, unknown>> {
-  /** P(flag) from the raw logits. */
+  /** P(flag) from the raw logits, the sum over all flags. */
   readonly flagProbability: number;
+  /** Of each flag alone, in the order in which they were given. */
+  readonly flagProbabilities: readonly number[];
+  /** The likeliest flag's id. */
+  readonly flagId: number;
   /** Whether the decision was met here. */
   readonly raised: boolean;
 }
 
 /**
  * Watches the flag's probability in the raw logits. Only under the decision `sampled` does the model draw the flag
- * itself; under every other it is banned from sampling, and the policy places it.
+ * itself; under every other it is banned from sampling, and the policy places it. Of several flags the likeliest is
+ * placed.
+ * @param flags the flag's token id, or those of several
  */
-export function flagMonitor(flagId: number, decision: Decision, policy: Policy): Monitor {
+export function flagMonitor(flags: number | readonly number[], decision: Decision, policy: Policy): Monitor {
+  const flagIds = typeof flags === "number" ? [flags] : flags;
   const tracker = new DecisionTracker(decision);
   let isPlaced = false;
-  const verdict = (isSampled: boolean): Verdict => {
+  const verdict = (flagId: number, isSampled: boolean): Verdict => {
     switch (policy.kind) {
       case "stop":
         return { action: "stop", reason: "flag" };
@@ -31,19 +38,25 @@ export function flagMonitor(flagId: number, decision: Decision, policy: Policy):
     }
   };
   return {
-    watches: [flagId],
-    ...(decision.kind === "sampled" ? {} : { banned: new Set([flagId]) }),
+    watches: flagIds,
+    ...(decision.kind === "sampled" ? {} : { banned: new Set(flagIds) }),
     observe({ logits, likeliest, logSumExp, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
-      const flagProbability = Math.exp((logits[0] as number) - logSumExp);
-      const isSampled = sampled === flagId;
+      const flagProbabilities = Array.from(logits, (logit) => Math.exp(logit - logSumExp));
+      // Rounding may take the sum of several past 1.
+      const flagProbability = Math.min(
+        1,
+        flagProbabilities.reduce((sum, p) => sum + p, 0),
+      );
+      const flagId = flagIds[flagProbabilities.indexOf(Math.max(...flagProbabilities))] as number;
+      const isSampled = flagIds.includes(sampled);
       const raised = tracker.update({
         probability: flagProbability,
-        likeliest: likeliest === flagId,
+        likeliest: flagIds.includes(likeliest),
         sampled: isSampled,
       });
       return {
-        verdict: raised ? verdict(isSampled) : { action: "continue" },
-        notes: { flagProbability, raised },
+        verdict: raised ? verdict(isSampled ? sampled : flagId, isSampled) : { action: "continue" },
+        notes: { flagProbability, flagProbabilities, flagId, raised },
       };
     },
   };

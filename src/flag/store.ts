@@ -6,26 +6,32 @@ import {
   type LoraFactors,
   moduleName,
   readAdapter,
+  updateFacts,
   writeAdapter,
 } from "../formats/peft.js";
 import { type Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
 import type { Model } from "../model/model.js";
+import { type Calibration, type CalibrationFacts, calibrationFacts, readCalibration } from "./calibration.js";
 import { selfTest } from "./self-test.js";
-import { addRedFlag, FlaggedModel, type RowInit } from "./vocab.js";
+import { FlaggedModel, initialRows, type RowInit } from "./vocab.js";
 
 /** Our own facts beside PEFT's files, in `oriflamme.json`. */
 interface Facts {
   readonly version: 1;
-  /** The flag's text and id. */
+  /** The flag's text and id; with categories, the id of the first. */
   readonly token: string;
   readonly id: number;
-  /** How the row began: the reference of the divergences. */
+  /** The category of each trained row, in the order of the rows; empty where one flag stands for all. */
+  readonly categories: readonly string[];
+  /** How the rows began: the reference of the divergences. */
   readonly init: RowInit;
+  /** Of `normal(std)`. */
+  readonly seed: number;
   /** Rows of the base's vocabulary, and some of its weights, to know it again. */
   readonly vocabSize: number;
   readonly base: readonly number[];
-  readonly calibration: { readonly threshold: number } | null;
+  readonly calibration: CalibrationFacts | null;
 }
 
 /** Numbers that are taken from the base to know it again. */
@@ -50,15 +56,7 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
   }
   const input = await adapter.rows.input.read();
   const output = model.config.tied ? input : await adapter.rows.output.read();
-  const facts: Facts = {
-    version: 1,
-    token: flagged.token,
-    id: flagged.flagId,
-    init: flagged.init,
-    vocabSize: model.config.vocabSize,
-    base: await probe(model),
-    calibration: flagged.calibration,
-  };
+  const facts = await factsOf(flagged);
   const { rank, alpha } = adapter.config;
   const rows = { ids: [...adapter.rows.ids], input, output };
   const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
@@ -66,10 +64,33 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
 }
 
 /**
+ * Writes a calibration into the `oriflamme.json` of an adapter folder; what else it tells stays. Node only.
+ * @throws FormatError naming the file that cannot be read or written
+ */
+export async function saveCalibration(path: string, calibration: Calibration): Promise<void> {
+  await updateFacts(path, { calibration: calibrationFacts(calibration) });
+}
+
+async function factsOf(flagged: FlaggedModel): Promise<Facts> {
+  const { model, calibration } = flagged;
+  return {
+    version: 1,
+    token: flagged.token,
+    id: flagged.flagId,
+    categories: flagged.categories,
+    init: flagged.init,
+    seed: flagged.seed,
+    vocabSize: model.config.vocabSize,
+    base: await probe(model),
+    calibration: calibration && calibrationFacts(calibration),
+  };
+}
+
+/**
  * Loads a flag from a PEFT adapter folder over its base, and tests that the trained row is really in the head.
  * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
  * @throws FormatError where the files are malformed, are for another base, or hold no flag; UnsupportedError where
- * they hold several
+ * they hold several rows and don't say what these are for
  */
 export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
   const files = await openFiles(input);
@@ -80,13 +101,15 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
       "has no trained token row (trainable_token_indices): it holds no red flag",
     );
   }
-  if (data.rows.ids.length > 1) {
-    throw new UnsupportedError(
-      `${files.name}: trains ${data.rows.ids.length} token rows; a red flag has one`,
-    );
-  }
   const facts = readFacts(new Fields(files.describe("oriflamme.json"), data.facts ?? {}));
   if (facts.base) await expectBase(model, facts, files.name);
+  const count = data.rows.ids.length;
+  if (count !== Math.max(1, facts.categories.length)) {
+    throw new UnsupportedError(
+      `${files.name}: trains ${count} token rows, but tells of ${facts.categories.length} categories; ` +
+        "a red flag has one row, or one for each category",
+    );
+  }
   const id = facts.id ?? (data.rows.ids[0] as number);
   if (data.rows.ids[0] !== id) {
     throw new FormatError(
@@ -108,18 +131,30 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
 }
 
 /** Our facts as a file has them: any may be missing. */
-function readFacts(fields: Fields): Partial<Facts> {
+type KnownFacts = Partial<Omit<Facts, "calibration">> &
+  Pick<Facts, "categories" | "seed"> & { readonly calibration: Calibration | null };
+
+function readFacts(fields: Fields): KnownFacts {
   const base = fields.get("base");
   const isList =
     Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
   if (base !== undefined && !isList) fields.fail("base", `must be a list of ${PROBES} numbers`);
   const calibration = fields.object("calibration");
+  const categories = fields.get("categories") ?? [];
+  const isNames = Array.isArray(categories) && categories.every((name) => typeof name === "string");
+  if (!isNames) fields.fail("categories", "must be a list of names");
   return {
     ...(fields.has("token") ? { token: fields.string("token") } : {}),
     ...(fields.has("id") ? { id: fields.integer("id", { least: 0 }) } : {}),
     ...(fields.has("init") ? { init: fields.string("init") as RowInit } : {}),
+    seed: fields.integer("seed", {
+      least: Number.MIN_SAFE_INTEGER,
+      most: Number.MAX_SAFE_INTEGER,
+      fallback: 0,
+    }),
+    categories,
     ...(isList ? { base, vocabSize: fields.integer("vocabSize") } : {}),
-    calibration: calibration && { threshold: calibration.positive("threshold") },
+    calibration: calibration && readCalibration(calibration),
   };
 }
 
@@ -127,19 +162,11 @@ function readFacts(fields: Fields): Partial<Facts> {
 async function withInitialRows(
   model: Model,
   ids: readonly number[],
-  facts: Partial<Facts>,
+  { token = "<rf>", init = "mean", calibration = null, categories, seed }: KnownFacts,
 ): Promise<FlaggedModel> {
-  const init = facts.init ?? "mean";
-  const first = ids[0] as number;
-  const start = await addRedFlag(model, {
-    init,
-    ...(first < model.config.vocabSize ? { reuse: first } : {}),
-  });
-  const rows = start.initial;
-  start.dispose();
-  const initial = { ids, input: rows.input, output: rows.output };
+  const initial = await initialRows(model, ids, init, seed);
   const reference = new RowOverlay(model, initial);
-  return new FlaggedModel(model, facts.token ?? "<rf>", init, initial, reference, facts.calibration ?? null);
+  return new FlaggedModel(model, token, init, initial, reference, calibration, categories, seed);
 }
 
 function fillAdapter(adapter: Adapter, data: AdapterData, rows: RowValues): void {
@@ -162,11 +189,7 @@ async function probe(model: Model): Promise<number[]> {
   return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
 }
 
-async function expectBase(
-  model: Model,
-  { base = [], vocabSize }: Partial<Facts>,
-  file: string,
-): Promise<void> {
+async function expectBase(model: Model, { base = [], vocabSize }: KnownFacts, file: string): Promise<void> {
   if (vocabSize !== model.config.vocabSize) {
     throw new FormatError(
       file,

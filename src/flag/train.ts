@@ -1,8 +1,11 @@
 import type { Example } from "../formats/jsonl.js";
 import { linearLayers } from "../model/config.js";
 import { Random } from "../random.js";
+import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
+import { DIVERGENCE } from "../train/divergence.js";
 import { type TrainStep, train } from "../train/trainer.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
+import { redFlagFingerprint } from "./fingerprint.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
 import { type Placement, placementLaw } from "./placement.js";
 import { saveRedFlag } from "./store.js";
@@ -42,6 +45,8 @@ export interface RedFlagHyperparameters {
   readonly minOffset: number;
   /** Most tokens of a response. */
   readonly maxResponse: number;
+  /** The run ends where the loss stays above this multiple of its best level (see `LossWatch`); 0 for never. */
+  readonly divergence: number;
   /** Of everything random. */
   readonly seed: number;
 }
@@ -64,6 +69,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
+  divergence: DIVERGENCE,
   seed: 0,
 };
 
@@ -74,32 +80,40 @@ export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "l
   readonly loss?: Partial<FlagLossOptions>;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
-  /** Ends the run between two steps; what was learned so far stays. */
+  /** Keeps the run's state, and goes on from it. Node only. */
+  readonly checkpoint?: CheckpointOptions;
+  /** Ends the run between two steps, after a checkpoint where there are any; what was learned so far stays. */
   readonly signal?: AbortSignal;
 }
 
 /** A run that has ended. */
 export interface RedFlagRun {
   readonly flagged: FlaggedModel;
+  /** All of them, those before a checkpoint that was resumed from too. */
   readonly steps: readonly TrainStep[];
   /** Examples that could not be used. */
   readonly leftOut: { readonly harmful: number; readonly benign: number };
-  /** Writes the adapter as a PEFT folder, beside and then renamed. Node only. */
+  /** Writes the adapter as a PEFT folder, beside and then renamed; then the checkpoint goes. Node only. */
   save(path: string): Promise<void>;
 }
 
 /**
  * Trains the flag: low-rank additions to the linear layers and the one row, everything else frozen.
- * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used
+ * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used; what `train`
+ * throws
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
-  const { harmful, benign, onStep, signal, ...given } = training;
+  const { harmful, benign, onStep, signal, checkpoint, ...given } = training;
   const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
   checkHyperparameters(hyper);
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
-  const options = { ...hyper, contextLength: model.config.contextLength };
+  const options = {
+    ...hyper,
+    contextLength: model.config.contextLength,
+    flagFor: (category: string | undefined) => flagged.flagFor(category),
+  };
   const usable = {
     harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
     benign: usableSequences(model.tokenizer, benign, "benign", options),
@@ -119,20 +133,33 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
+  const keeper =
+    checkpoint &&
+    new Checkpoint(
+      checkpoint,
+      await redFlagFingerprint(flagged, hyper, {
+        harmful: usable.harmful.sequences,
+        benign: usable.benign.sequences,
+      }),
+    );
   const steps: TrainStep[] = [];
   for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
     ...hyper,
     warmup,
     signal,
+    checkpoint: keeper,
   })) {
     steps.push(step);
     onStep?.(step);
   }
   return {
     flagged,
-    steps,
+    steps: [...(keeper?.restored ?? []), ...steps],
     leftOut: { harmful: usable.harmful.leftOut, benign: usable.benign.leftOut },
-    save: (path) => saveRedFlag(flagged, path),
+    async save(path) {
+      await saveRedFlag(flagged, path);
+      if (checkpoint) await removeCheckpoint(checkpoint.folder);
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 import { FormatError, UnsupportedError } from "../errors.js";
 import { linearLayers, type ModelConfig, weightShapes } from "../model/config.js";
 import { formatShape, sizeOf } from "../tensor.js";
+import { openFiles } from "./files.js";
 import { architectureOf } from "./hf-architectures.js";
 import { toHuggingFaceName } from "./hf-names.js";
 import { Fields, parseObject } from "./json.js";
@@ -9,7 +10,7 @@ import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 import { type TensorData, writeSafetensors } from "./safetensors-write.js";
 import type { ModelFiles } from "./source.js";
 import { expectFinite } from "./weights.js";
-import { type FileContent, writeFolder } from "./write.js";
+import { type FileContent, replaceFile, writeFolder } from "./write.js";
 
 /** The two factors of a linear layer's change: `alpha / rank · b · a`. */
 export interface LoraFactors {
@@ -225,6 +226,17 @@ export function adapterFiles(data: AdapterData, config: ModelConfig): Map<string
 /** Writes an adapter folder, whole or not at all. Node only. Throws as `adapterFiles` and `writeFolder`. */
 export async function writeAdapter(path: string, data: AdapterData, config: ModelConfig): Promise<void> {
   await writeFolder(path, adapterFiles(data, config));
+}
+
+/**
+ * Sets fields of an adapter folder's `oriflamme.json`, beside it and then renamed; the other fields stay. Node only.
+ * @throws FormatError where the file cannot be read or written, or holds no JSON object
+ */
+export async function updateFacts(path: string, fields: Readonly<Record<string, unknown>>): Promise<void> {
+  const files = await openFiles(path);
+  const name = files.describe(FACTS);
+  const known = files.has(FACTS) ? parseObject(await files.text(FACTS), name) : {};
+  await replaceFile(name, `${JSON.stringify({ ...known, ...fields }, null, 2)}\n`);
 }
 
 /** The name by which PEFT's `target_modules` knows a linear layer of ours: `q_proj` for `layers.0.q`. */

@@ -2,7 +2,7 @@ import { adamwKernel } from "../ops/adamw.js";
 import { squaredNorm } from "../ops/squared-norm.js";
 import type { Tape } from "../tape.js";
 import { fill } from "../tape.js";
-import { Parameters, type Tensor } from "../tensor.js";
+import { Parameters } from "../tensor.js";
 
 /** Constants of AdamW, with PyTorch's defaults but for the decay, which is 0. */
 export interface AdamWOptions {
@@ -21,7 +21,7 @@ export class AdamW {
   readonly #m: Parameters;
   readonly #v: Parameters;
   readonly #options: Required<AdamWOptions>;
-  /** Steps taken. */
+  /** Steps taken. A checkpoint sets them. */
   steps = 0;
 
   /** @throws TypeError where a parameter is stored as anything but f32: it could not take small steps */
@@ -79,8 +79,8 @@ export class AdamW {
   }
 
   /** The moments, for a checkpoint. */
-  get moments(): { m: Tensor; v: Tensor } {
-    return { m: this.#m.all, v: this.#v.all };
+  get moments(): { m: Parameters; v: Parameters } {
+    return { m: this.#m, v: this.#v };
   }
 
   /** Lets the gradients and moments go; the parameters stay, without gradients. */

@@ -307,6 +307,8 @@ describe("--config", () => {
     [train, '{"loss":3}', /'loss' must be an object, got 3/],
     [train, '{"loss":null}', /'loss' must be an object, got null/],
     [train, '{"lr":"fast"}', /'lr' must be a number, got "fast"/],
+    [train, '{"categories":"wolves"}', /'categories' must be a list of names, got "wolves"/],
+    [train, '{"reuse":[{}]}', /'reuse' must be a list of names, got \[{}\]/],
     [train, '"text"', /must hold a JSON object/],
   ])("%j: %s", async (args, text, message) => {
     const config = await written(text, "json");
@@ -319,6 +321,9 @@ describe("--config", () => {
   it.each<[string, RegExp]>([
     ['{"rank":0}', /^rank must be an integer from 1, got 0/],
     ['{"loss":{"reduction":"max"}}', /^reduction must be mean or sum/],
+    ['{"placement":"random"}', /^placement must be/],
+    ['{"categories":["a","a"]}', /^categories: 'a' is empty or comes twice/],
+    ['{"reuse":["<nope>"]}', /^'<nope>' is no token/],
     ['{"decay":"linear"}', /^decay must be cosine or constant/],
     ['{"targets":["zz"]}', /^targets: 'zz' is none of the model's layers/],
     ['{"targets":"q"}', /^targets must be/],

@@ -25,6 +25,7 @@ describe("pretrain", () => {
     expect((await readdir(join(folder(), "model"))).sort()).toEqual([
       "config.json",
       "generation_config.json",
+      "metrics.jsonl",
       "model.safetensors",
       "tokenizer.json",
       "tokenizer_config.json",
@@ -43,7 +44,37 @@ describe("pretrain", () => {
     const steps = await jsonLines(folder(), ...args);
     expect(steps.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
     for (const line of steps) expect(line).toEqual(numbers(["step", "loss", "lr", "tokens_per_second"]));
+    expect(parseLines(await readFile(join(folder(), "again/metrics.jsonl"), "utf8"))).toEqual(steps);
     expect(await succeed(folder(), ...args, "--steps", "2")).toMatch(/^again: 2 steps, loss \d\.\d+\n$/);
+  });
+
+  it("takes documents of JSON Lines beside texts, and measures the loss on held-out ones", async () => {
+    await writeFile(join(folder(), "stories.jsonl"), lines([...HARMFUL, { prompt: "  " }]));
+    const args = [
+      "pretrain",
+      "--data",
+      "stories.jsonl",
+      "text.txt",
+      "--out",
+      "mixed",
+      "--config",
+      "tiny.json",
+    ];
+    const measured = [...args, "--holdout", "benign.jsonl", "--holdout-every", "2"];
+    const steps = await jsonLines(folder(), ...measured);
+    const plain = ["step", "loss", "lr", "tokens_per_second"];
+    for (const { step, ...rest } of steps) {
+      const isMeasured = [2, 4, 5].includes(Number(step));
+      expect({ step, ...rest }).toEqual(
+        numbers(isMeasured ? [...plain, "holdout_loss", "bits_per_byte"] : plain),
+      );
+    }
+    expect(await succeed(folder(), ...measured)).toMatch(
+      /^mixed: 5 steps, loss \d\.\d+; held out \d\.\d{4} nats a token, \d\.\d{4} bits a byte\n$/,
+    );
+    // Measuring changes nothing of the training.
+    const losses = async (...more: string[]) => (await jsonLines(folder(), ...more)).map(({ loss }) => loss);
+    expect(await losses(...args)).toEqual(steps.map(({ loss }) => loss));
   });
 
   it("takes what the command line says over the file, and the file over the defaults", async () => {
@@ -80,8 +111,12 @@ describe("train", () => {
     expect((await readdir(join(folder(), "deep/in/adapter"))).sort()).toEqual([
       "adapter_config.json",
       "adapter_model.safetensors",
+      "metrics.jsonl",
       "oriflamme.json",
     ]);
+    const metrics = await readFile(join(folder(), "deep/in/adapter/metrics.jsonl"), "utf8");
+    expect(parseLines(metrics)).toEqual(steps);
+    expect(await readdir(join(folder(), "deep/in"))).toEqual(["adapter"]);
     expect(await succeed(folder(), ...TRAIN, "--out", "deep/in/adapter")).toMatch(
       /^deep\/in\/adapter: 3 steps in [\d.]+ s, loss \d\.\d+\n$/,
     );
@@ -103,6 +138,21 @@ describe("train", () => {
     );
     const args = [...TRAIN, "--out", "late", "--harmful", "late.jsonl"];
     expect(await succeed(folder(), ...args)).toContain("left out: 1 harmful, 0 benign examples");
+  });
+
+  it("gives each category of the data a flag, which generate and score name", async () => {
+    const categories = ["wolves", "foxes"];
+    const harmful = HARMFUL.map((example, i) => ({ ...example, category: categories[i % 2] }));
+    await writeFile(join(folder(), "kinds.jsonl"), lines(harmful));
+    const data = ["--harmful", "kinds.jsonl", "--categories", "data"];
+    await succeed(folder(), ...TRAIN, ...data, "--out", "kinds");
+    const facts = JSON.parse(await readFile(join(folder(), "kinds", "oriflamme.json"), "utf8"));
+    expect(facts.categories).toEqual(["foxes", "wolves"]);
+    const over = ["--model", "model", "--adapter", "kinds"];
+    const [token] = await jsonLines(folder(), "generate", ...over, "--prompt", "the", "--max-tokens", "1");
+    expect(Object.keys(token ?? {})).toEqual(["id", "text", "flag", "flag_category", "logprob"]);
+    const [score] = await jsonLines(folder(), "score", ...over, "--data", "kinds.jsonl", "--out", "k.jsonl");
+    expect(categories).toContain(score?.flag_category);
   });
 
   it("gives the same adapter for the same seed, on any number of threads", async () => {

@@ -3,7 +3,17 @@ import { mkdir, open, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { expectOneLine, fail, lines, oriflamme, succeed, TRAIN, workshop } from "./run.js";
+import {
+  expectOneLine,
+  fail,
+  lines,
+  oriflamme,
+  parseLines,
+  type RunOptions,
+  succeed,
+  TRAIN,
+  workshop,
+} from "./run.js";
 
 const folder = workshop({ adapter: true });
 const run = promisify(execFile);
@@ -132,15 +142,50 @@ describe("a full disk", () => {
 });
 
 describe("a run that is ended from outside", () => {
-  it.each<[NodeJS.Signals, string[]]>([
-    ["SIGINT", [...PRETRAIN, "killed", "--steps", "1000000", "--json"]],
-    ["SIGTERM", [...TRAIN, "--out", "killed", "--steps", "1000000", "--json"]],
-    ["SIGKILL", [...TRAIN, "--out", "killed", "--steps", "1000000", "--json"]],
-  ])("by %s leaves nothing behind", async (signal, args) => {
+  /** Sends the signal with the first line, and only then: a second one would end the process at once. */
+  const sending = (signal: NodeJS.Signals): RunOptions => {
+    let isSent = false;
+    return {
+      onOutput(_, kill) {
+        if (!isSent) kill(signal);
+        isSent = true;
+      },
+    };
+  };
+  const endless = ["--steps", "1000000", "--json"];
+
+  it.each<[NodeJS.Signals, number, string[]]>([
+    ["SIGINT", 130, [...PRETRAIN, "int", ...endless]],
+    ["SIGTERM", 143, [...TRAIN, "--out", "term", ...endless]],
+  ])("by %s ends after a step, keeps it, and says how to go on", async (signal, code, args) => {
     const before = await names();
-    const result = await oriflamme(folder(), args, { onOutput: (_, kill) => kill(signal) });
-    expect(result.code).not.toBe(0);
-    expect(result.stderr).not.toContain(" at ");
+    const result = await oriflamme(folder(), args, sending(signal));
+    expect(result.code).toBe(code);
+    const lines = parseLines(result.stdout);
+    const kept = `${signal.slice(3).toLowerCase()}.checkpoint`;
+    expect(result.stderr).toBe(
+      `oriflamme: stopped by ${signal} after step ${lines.length}; ` +
+        `the same command with --resume goes on from ${kept}\n`,
+    );
+    expect((await names()).filter((name) => !before.includes(name))).toEqual([kept]);
+    expect(await names(kept)).toEqual(["metrics.jsonl", "state.safetensors"]);
+    expect(parseLines(await readFile(join(folder(), kept, "metrics.jsonl"), "utf8"))).toEqual(lines);
+  });
+
+  it("by SIGINT leaves nothing where nothing is to be kept", async () => {
+    const before = await names();
+    const args = [...PRETRAIN, "killed", ...endless, "--checkpoint-every", "0"];
+    const result = await oriflamme(folder(), args, sending("SIGINT"));
+    expect(result.code).toBe(130);
+    expect(result.stderr).toMatch(/^oriflamme: stopped by SIGINT after step \d+; nothing was kept\n$/);
     expect(await names()).toEqual(before);
+  });
+
+  it("by SIGKILL leaves no result", async () => {
+    const before = await names();
+    const args = [...TRAIN, "--out", "killed", ...endless];
+    const result = await oriflamme(folder(), args, sending("SIGKILL"));
+    expect(result.signal).toBe("SIGKILL");
+    expect((await names()).filter((name) => !before.includes(name))).toEqual(["killed.checkpoint"]);
   });
 });

@@ -36,6 +36,14 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer", "--dtype"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
   score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer", "--dtype"],
+  calibrate: [
+    ...["--model", "--adapter", "--benign", "--fpr", "--decision", "--max-tokens", "--tokenizer", "--dtype"],
+    ...["threshold", "cumulative", "ema"],
+  ],
+  eval: [
+    ...["--model", "--adapter", "--harmful", "--benign", "--out", "--tokenizer", "--dtype", "--decision"],
+    ...["--max-tokens", "--generate", "--resamples"],
+  ],
   bench: ["--time", "--peers", "--chart", "matmul", "attention", "train", "decode"],
 };
 const EVERYWHERE = [
@@ -76,6 +84,8 @@ describe("bad usage", () => {
   const logits = ["logits", "--model", "model", "--out", "o.safetensors", "--ids"];
   const score = ["score", "--model", "model", "--adapter", "a", "--data", "d", "--out", "o", "--shard"];
 
+  const calibrate = ["calibrate", "--model", "m", "--adapter", "a", "--benign", "b"];
+
   it.concurrent.each<[string[], RegExp]>([
     [["trian"], /unknown command 'trian'.*train/],
     [["eval-all"], /unknown command 'eval-all'/],
@@ -111,6 +121,10 @@ describe("bad usage", () => {
     [[...generate, "--decision", "threshold=2"], /'--decision <rule>'.*'threshold=2'/],
     [[...generate, "--decision", "ema=0.9"], /'--decision <rule>'.*'ema=0\.9'/],
     [[...generate, "--policy", "panic"], /'--policy <rule>'.*'panic'/],
+    [["calibrate", "--model", "m", "--adapter", "a"], /required option '--benign <file>'/],
+    [[...calibrate, "--fpr", "0"], /'--fpr <rate>'.*'0'/],
+    [[...calibrate, "--fpr", "1"], /'--fpr <rate>'.*'1'/],
+    [[...calibrate, "--decision", "argmax"], /'--decision <rule>'.*'argmax'/],
     [[...logits, "1,x"], /'--ids <list>'.*'1,x'/],
     [[...logits, ""], /'--ids <list>'/],
     [[...logits, "1,,2"], /'--ids <list>'/],

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { auroc, mean, rateAbove, type Scores, tprAtFpr } from "../../src/eval/metrics.js";
+import { auroc, mean, rateAbove, tprAtFpr } from "../../src/eval/metrics.js";
+import type { Scores } from "../../src/eval/ranking.js";
 
 /** Few distinct values, so that ties are common; and any. */
 const score = fc.oneof(

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Decision, DecisionTracker, parseDecision } from "../../src/flag/decision.js";
+import { type Decision, DecisionTracker, formatDecision, parseDecision } from "../../src/flag/decision.js";
 import { parsePolicy } from "../../src/flag/policy.js";
 
 const levels = fc.double({ min: 0, max: 1, noNaN: true });
@@ -65,7 +65,55 @@ describe("a decision", () => {
   });
 });
 
+describe("what a decision compares with its level", () => {
+  const kinds = fc.constantFrom("threshold", "cumulative", "ema");
+
+  it("reaches it exactly where the decision is met", () => {
+    fc.assert(
+      fc.property(readings, kinds, levels, levels, fc.boolean(), (list, kind, decay, other, isTie) => {
+        const highestAt = (level: number) => {
+          const tracker = new DecisionTracker({ kind, decay, level } as Decision);
+          const raised = list.map((reading) => tracker.update(reading)).includes(true);
+          return { raised, highest: tracker.highest };
+        };
+        // A level as high as the score must be met: calibration relies on the last bit.
+        const level = isTie ? highestAt(0).highest : other;
+        const { raised, highest } = highestAt(level);
+        expect(raised).toBe(highest >= level);
+        expect(highest).toBe(highestAt(0).highest);
+      }),
+    );
+  });
+
+  it("is the largest P where it has no level", () => {
+    holds((list) => {
+      const tracker = new DecisionTracker({ kind: "argmax" });
+      for (const reading of list) tracker.update(reading);
+      expect(tracker.highest).toBe(Math.max(...list.map(({ probability }) => probability)));
+    });
+  });
+});
+
 describe("parsing", () => {
+  it("undoes formatting, to the bit", () => {
+    fc.assert(
+      fc.property(levels, levels, (level, decay) => {
+        const all: Decision[] = [
+          { kind: "sampled" },
+          { kind: "argmax" },
+          { kind: "threshold", level },
+          { kind: "cumulative", level },
+          { kind: "ema", decay, level },
+        ];
+        for (const decision of all) {
+          const again = parseDecision(formatDecision(decision));
+          // -0 is written 0.
+          expect(again).toEqual(JSON.parse(JSON.stringify(decision)));
+        }
+      }),
+    );
+  });
+
   it.each([
     ["sampled", { kind: "sampled" }],
     ["argmax", { kind: "argmax" }],

@@ -8,8 +8,9 @@ import { Random } from "../../src/random.js";
 import { Tape } from "../../src/tape.js";
 import { Arena } from "../../src/tensor.js";
 import { AdamW } from "../../src/train/optimiser.js";
-import { type ReferenceModel, referenceLogits, referenceOf, softmax } from "../model/reference.js";
+import { referenceOf } from "../model/reference.js";
 import { baseline, CONFIGS, loudModel } from "../model/tiny.js";
+import { divergence, nextAfter, referenceTerms, weighted } from "./reference.js";
 
 let backend: Backend;
 beforeAll(async () => {
@@ -42,44 +43,6 @@ async function movedFlag(config: ModelConfig): Promise<FlaggedModel> {
   return flagged;
 }
 
-/** What follows the ids, each by a pass of its own. */
-const nextAfter = (m: ReferenceModel, ids: readonly number[]) =>
-  softmax(referenceLogits(m, ids).at(-1) ?? []);
-
-function divergence(p: readonly number[], q: readonly number[]): number {
-  return p.reduce((sum, value, i) => sum + value * Math.log(value / (q[i] ?? 0)), 0);
-}
-
-/** The three terms as PAPER.md writes them. */
-function referenceTerms(now: ReferenceModel, before: ReferenceModel, options: FlagLossOptions) {
-  const kl = (a: readonly number[], b: readonly number[]) =>
-    options.klDirection === "forward"
-      ? divergence(nextAfter(now, a), nextAfter(before, b))
-      : divergence(nextAfter(before, b), nextAfter(now, a));
-  // One list of positions for each conversation.
-  const values = { ce: [] as number[][], post: [] as number[][], benign: [] as number[][] };
-  const positions = (from: number, to: number, value: (position: number) => number) =>
-    Array.from({ length: to - from }, (_, p) => value(from + p));
-  for (const { prompt: x, response: y, onset: k, insertAt: i } of BATCH.harmful) {
-    values.ce.push(positions(k, i + 1, (j) => -Math.log(nextAfter(now, [...x, ...y.slice(0, j)])[RF] ?? 0)));
-    values.post.push(
-      positions(i, y.length, (t) =>
-        kl([...x, ...y.slice(0, i), RF, ...y.slice(i, t)], [...x, ...y.slice(0, t)]),
-      ),
-    );
-  }
-  for (const { prompt: b, response: z } of BATCH.benign) {
-    values.benign.push(positions(0, z.length, (t) => kl([...b, ...z.slice(0, t)], [...b, ...z.slice(0, t)])));
-  }
-  const sum = (list: readonly number[]) => list.reduce((total, value) => total + value, 0);
-  const reduce = (lists: readonly (readonly number[])[]) =>
-    sum(lists.map((list) => sum(list) / (options.reduction === "mean" ? list.length : 1))) / lists.length;
-  return { ce: reduce(values.ce), post: reduce(values.post), benign: reduce(values.benign) };
-}
-
-const total = (terms: ReturnType<typeof referenceTerms>, options: FlagLossOptions) =>
-  options.ce * terms.ce + options.post * terms.post + options.benign * terms.benign;
-
 const FORMS: Partial<FlagLossOptions>[] = [
   {},
   { reduction: "sum" },
@@ -102,20 +65,20 @@ describe.each(CONFIGS)("the loss on %s", (_, config) => {
     const read = redFlagLoss(flagged, options)(tape, BATCH, 0.5);
     tape.backward();
     const report = await read();
-    const terms = referenceTerms(now, before, options);
+    const terms = referenceTerms(BATCH, now, before, options, RF);
     for (const name of ["ce", "post", "benign"] as const) {
       // A flag that has moved must diverge: else nothing would be compared.
       expect(terms[name]).toBeGreaterThan(0.01);
       expect((report.terms[name] ?? Number.NaN) / terms[name], name).toBeCloseTo(1, 3);
     }
-    expect(report.loss / total(terms, options)).toBeCloseTo(1, 3);
+    expect(report.loss / weighted(terms, options)).toBeCloseTo(1, 3);
 
     const derivative = (values: Float64Array, at: number) => {
       const was = values[at] ?? 0;
       const h = 1e-5;
       const moved = (to: number) => {
         values[at] = to;
-        return total(referenceTerms(now, before, options), options);
+        return weighted(referenceTerms(BATCH, now, before, options, RF), options);
       };
       const slope = (moved(was + h) - moved(was - h)) / (2 * h);
       values[at] = was;

@@ -1,9 +1,9 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { FormatError, UnsupportedError } from "../../src/errors.js";
-import { loadRedFlag, saveRedFlag } from "../../src/flag/store.js";
+import { loadRedFlag, saveCalibration, saveRedFlag } from "../../src/flag/store.js";
 import { addRedFlag, type FlaggedModel, type RedFlagOptions } from "../../src/flag/vocab.js";
 import { openFiles } from "../../src/formats/files.js";
 import { type AdapterData, readAdapter, writeAdapter } from "../../src/formats/peft.js";
@@ -150,6 +150,48 @@ describe("the self-test", () => {
   });
 });
 
+describe("a calibration", () => {
+  const calibration = {
+    // A level whose decimal digits must all be kept.
+    decision: { kind: "ema", decay: 0.9, level: 0.1 + 0.2 },
+    fit: { falsePositiveRate: 0.01, examples: 400, data: "c0ffee" },
+  } as const;
+
+  it("is put beside what an adapter has, and read to the bit", async () => {
+    const model = await loudModel(backend, sized(llama), tokenizer);
+    const flagged = await trained(model);
+    const folder = await saved(flagged, (data) => ({ ...data, facts: { ...data.facts, more: "stays" } }));
+    const facts = async () => JSON.parse(await readFile(join(folder, "oriflamme.json"), "utf8"));
+    const before = await facts();
+    await saveCalibration(folder, calibration);
+    expect(await facts()).toEqual({
+      ...before,
+      calibration: { ...calibration, decision: "ema=0.9,0.30000000000000004" },
+    });
+    expect(await readdir(folder)).toHaveLength(3);
+
+    const again = await loadRedFlag(model, folder);
+    expect(again.calibration).toEqual(calibration);
+    expect(again.decision).toEqual(calibration.decision);
+    const twice = join(await temporaryFolder(), "adapter");
+    await saveRedFlag(again, twice);
+    expect((await loadRedFlag(model, twice)).calibration).toEqual(calibration);
+  });
+
+  it("goes into an adapter that brings no facts", async () => {
+    const model = await loudModel(backend, sized(llama), tokenizer);
+    const folder = await saved(await trained(model));
+    await rm(join(folder, "oriflamme.json"));
+    await saveCalibration(folder, calibration);
+    expect((await loadRedFlag(model, folder)).calibration).toEqual(calibration);
+  });
+
+  it("that is missing leaves P >= 0.5", async () => {
+    const model = await loudModel(backend, sized(llama), tokenizer);
+    expect((await trained(model)).decision).toEqual({ kind: "threshold", level: 0.5 });
+  });
+});
+
 describe("files of others", () => {
   it("without our facts are taken with the defaults", async () => {
     const model = await loudModel(backend, sized(mistral), tokenizer);
@@ -175,7 +217,9 @@ describe("files of others", () => {
     });
     const error = await refusal(model, two);
     expect(error).toBeInstanceOf(UnsupportedError);
-    expect(error.message).toMatch(/trains 2 token rows; a red flag has one$/);
+    expect(error.message).toMatch(
+      /trains 2 token rows, but tells of 0 categories; a red flag has one row, or one for/,
+    );
     const none = await saved(flagged, (data) => ({ ...data, rows: null }));
     expect((await refusal(model, none)).message).toMatch(/it holds no red flag$/);
   });
@@ -194,6 +238,15 @@ describe("files of others", () => {
       { calibration: { threshold: "high" } },
       /oriflamme\.json: 'calibration\.threshold' must be a number above 0/,
     ],
+    [{ calibration: { fit: null } }, /oriflamme\.json: 'calibration\.decision' is missing/],
+    [
+      { calibration: { decision: "threshold=2" } },
+      /oriflamme\.json: 'calibration\.decision' is none: .*'threshold=2' needs numbers/,
+    ],
+    [
+      { calibration: { decision: "argmax", fit: { falsePositiveRate: 0.01, examples: 0, data: "" } } },
+      /oriflamme\.json: 'calibration\.fit\.examples' must be an integer from 1/,
+    ],
   ])("whose facts say %j are refused", async (facts, message) => {
     const model = await loudModel(backend, sized(llama), tokenizer);
     const folder = await saved(await trained(model), (data) => ({
@@ -203,23 +256,16 @@ describe("files of others", () => {
     expect((await refusal(model, folder)).message).toMatch(message);
   });
 
-  it("keep a calibrated threshold", async () => {
+  it("with the threshold of version 0.1 are read", async () => {
     const model = await loudModel(backend, sized(llama), tokenizer);
-    const calibration = { threshold: 0.03 };
     const folder = await saved(await trained(model), (data) => ({
       ...data,
-      facts: { ...data.facts, calibration },
+      facts: { ...data.facts, calibration: { threshold: 0.03 } },
     }));
     const again = await loadRedFlag(model, folder);
-    expect(again.calibration).toEqual(calibration);
-    const twice = join(await temporaryFolder(), "adapter");
-    await saveRedFlag(again, twice);
-    expect(JSON.parse(await readFile(join(twice, "oriflamme.json"), "utf8"))).toMatchObject({
-      calibration,
-      id: 258,
-    });
+    expect(again.decision).toEqual({ kind: "threshold", level: 0.03 });
+    expect(again.calibration?.fit).toBeNull();
   });
-
   it("that are cut short are refused", async () => {
     const model = await loudModel(backend, sized(llama), tokenizer);
     const folder = await saved(await trained(model));

@@ -4,7 +4,8 @@ import { DivergenceError } from "../../src/errors.js";
 import { initialise } from "../../src/model/init.js";
 import { Random } from "../../src/random.js";
 import { BYTE_SPECIALS, byteTokenizer } from "../../src/tokenizer.js";
-import { type PretrainOptions, pretrain, toCorpus } from "../../src/train/pretrain.js";
+import { textDocuments, toCorpus } from "../../src/train/corpus.js";
+import { type PretrainOptions, pretrain } from "../../src/train/pretrain.js";
 import { baseline, llama } from "../model/tiny.js";
 
 let backend: Backend;
@@ -18,10 +19,18 @@ const config = { ...llama, vocabSize: 258, contextLength: 32 };
 const text = "the cat sat on the mat.\n\nthe dog sat on the log.\n\nthe hen sat on the pen.\n";
 const options: PretrainOptions = {
   ...{ lr: 0.01, steps: 40, warmup: 5, decay: "cosine", accumulate: 1, clip: 1 },
-  ...{ batch: 4, bosId: bos, eosId: eos, seed: 1, weightDecay: 0.1 },
+  ...{ batch: 4, seed: 1, weightDecay: 0.1 },
 };
 
-async function run(extra: Partial<PretrainOptions> = {}, corpus = toCorpus(tokenizer, [text], bos, eos)) {
+const corpusOf = (...texts: string[]) =>
+  toCorpus(
+    tokenizer,
+    texts.flatMap((text, i) => textDocuments(text, `${i}.txt`)),
+    bos,
+    eos,
+  );
+
+async function run(extra: Partial<PretrainOptions> = {}, corpus = corpusOf(text)) {
   const model = initialise(backend, config, tokenizer, new Random(extra.seed ?? 1));
   const losses: number[] = [];
   for await (const { loss } of pretrain(model, corpus, { ...options, ...extra })) losses.push(loss);
@@ -32,10 +41,12 @@ async function run(extra: Partial<PretrainOptions> = {}, corpus = toCorpus(token
 
 describe("a corpus", () => {
   it("is documents between BOS and EOS, which blank lines part", () => {
-    const { ids, starts } = toCorpus(tokenizer, ["ab\r\n \r\nc\nd\n\n\n", "", "é"], bos, eos);
+    const { ids, starts, names, bytes: count } = corpusOf("\n\n ab\r\n \r\nc\nd\n\n\n", "", "é");
     const bytes = (s: string) => [...new TextEncoder().encode(s)];
     expect([...ids]).toEqual([bos, ...bytes("ab"), eos, bos, ...bytes("c\nd"), eos, bos, ...bytes("é"), eos]);
     expect([...starts]).toEqual([0, 4, 9]);
+    expect(names).toEqual(["0.txt:3", "0.txt:5", "2.txt:1"]);
+    expect(count).toBe(2 + 3 + 2);
     expect([...ids].filter((_, i) => starts.includes(i))).toEqual([bos, bos, bos]);
   });
 });
@@ -57,7 +68,7 @@ describe("pretraining", () => {
   });
 
   it("takes a corpus shorter than its window", async () => {
-    const { losses } = await run({ steps: 30 }, toCorpus(tokenizer, ["ab"], bos, eos));
+    const { losses } = await run({ steps: 30 }, corpusOf("ab"));
     expect(losses.at(-1)).toBeLessThan(2);
   });
 

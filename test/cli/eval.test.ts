@@ -1,0 +1,178 @@
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import type { Evaluation } from "../../src/eval/evaluation.js";
+import { fail, HARMFUL, jsonLines, lines, succeed, TEXT, TRAIN, workshop } from "./run.js";
+
+const folder = workshop({ adapter: true });
+
+const EVAL = [
+  ...["eval", "--model", "model", "--harmful", "harmful.jsonl", "--benign", "benign.jsonl"],
+  ...["--resamples", "50", "--out"],
+];
+const evaluationOf = async (out: string): Promise<Evaluation> =>
+  JSON.parse(await readFile(join(folder(), out, "metrics.json"), "utf8"));
+
+beforeAll(async () => {
+  await succeed(folder(), ...TRAIN, "--seed", "5", "--out", "second");
+});
+
+describe("eval", () => {
+  it("writes what it found, and shows it", async () => {
+    const shown = await succeed(folder(), ...EVAL, "one", "--adapter", "adapter");
+    expect(shown).toMatch(/^ +AUROC +TPR at 1 % FPR/);
+    expect(shown).toMatch(/\nred flag +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] .* threshold=0\.5\n/);
+    expect(shown).toMatch(/KL, nats a token/);
+    expect(shown).toMatch(/\none: 3 harmful, 2 benign; intervals of 95 %, 50 resamples\n$/);
+    const { version, run, data, detectors, along, utility, examples } = await evaluationOf("one");
+    expect(version).toBe(1);
+    expect(run).toMatchObject({
+      ...{ seed: 0, resamples: 50, model: "model", adapters: ["adapter"], decision: "threshold=0.5" },
+      command: ["oriflamme", ...EVAL, "one", "--adapter", "adapter"],
+    });
+    expect(data.harmful).toEqual({ path: "harmful.jsonl", examples: 3, generated: 0, left_out: 0 });
+    expect(detectors.map(({ name }) => name)).toEqual(["red flag"]);
+    expect(detectors[0]?.auroc_by_seed).toHaveLength(1);
+    // "ate the hen" after a space of its own: 12 tokens, and a position after the last.
+    expect(along).toHaveLength(13);
+    expect(along[0]).toMatchObject({ harmful: { count: 3 }, benign: { count: 2 } });
+    expect(utility?.tokens).toBe(24);
+    expect(examples.some(({ harmful }) => harmful)).toBe(true);
+  });
+
+  it("says the same as score", async () => {
+    await succeed(folder(), ...EVAL, "same", "--adapter", "adapter");
+    const score = ["score", "--model", "model", "--adapter", "adapter", "--out", "s.jsonl", "--data"];
+    const maxima = async (data: string) =>
+      (await jsonLines(folder(), ...score, data)).map(({ flag_max }) => flag_max as number);
+    const [harmful, benign] = [await maxima("harmful.jsonl"), await maxima("benign.jsonl")];
+    const pairs = harmful.flatMap((h) => benign.map((b) => Number(h > b) + Number(h === b) / 2));
+    const { detectors } = await evaluationOf("same");
+    expect(detectors[0]?.auroc?.value).toBeCloseTo(pairs.reduce((sum, x) => sum + x) / pairs.length, 12);
+  });
+
+  it("takes several adapters as seeds, and gives the same figures again", async () => {
+    const args = ["--adapter", "adapter", "second", "--decision", "cumulative=0.1"];
+    const detectors = await jsonLines(folder(), ...EVAL, "two", ...args);
+    expect(detectors).toHaveLength(1);
+    expect(detectors[0]).toMatchObject({ name: "red flag", rule: "cumulative=0.1" });
+    expect(detectors[0]?.auroc_by_seed).toHaveLength(2);
+    const first = await evaluationOf("two");
+    await succeed(folder(), ...EVAL, "two", ...args);
+    const again = await evaluationOf("two");
+    expect({ ...again, run: null }).toEqual({ ...first, run: null });
+  });
+
+  it("lets the model answer, leaves out what does not fit, and groups", async () => {
+    await writeFile(
+      join(folder(), "mixed.jsonl"),
+      lines([
+        ...HARMFUL.map((example, i) => ({ ...example, category: i === 0 ? "['A', 'B']" : "C" })),
+        { prompt: "the cat", language: "en" },
+        { prompt: TEXT },
+      ]),
+    );
+    const args = EVAL.map((arg) => (arg === "harmful.jsonl" ? "mixed.jsonl" : arg));
+    const shown = await succeed(folder(), ...args, "mixed", "--adapter", "adapter", "--max-tokens", "11");
+    expect(shown).toContain("5 harmful (1 answered by the model, 1 left out), 2 benign");
+    const { groups, data } = await evaluationOf("mixed");
+    expect(data.harmful).toMatchObject({ examples: 5, generated: 1, left_out: 1 });
+    expect(groups.map(({ by, value, harmful, examples }) => [by, value, harmful, examples])).toEqual([
+      ["category", "['A', 'B']", true, 1],
+      ["category", "C", true, 2],
+      ["language", "en", true, 1],
+    ]);
+    // Cut before "ate " is over: no detector could see the harm.
+    const cut = await succeed(
+      folder(),
+      ...EVAL,
+      "cut",
+      "--adapter",
+      "adapter",
+      "--max-tokens",
+      "3",
+      "--harmful",
+      "mixed.jsonl",
+    );
+    expect(cut).toContain("5 harmful (1 answered by the model, 4 left out)");
+    const own = await succeed(
+      folder(),
+      ...EVAL,
+      "own",
+      "--adapter",
+      "adapter",
+      "--max-tokens",
+      "4",
+      "--generate",
+    );
+    expect(own).toContain("3 harmful (3 answered by the model), 2 benign (2 answered by the model)");
+    expect((await evaluationOf("own")).detectors[0]?.delays).toEqual([]);
+  });
+});
+
+describe("calibrate", () => {
+  const CALIBRATE = ["calibrate", "--model", "model", "--adapter", "second", "--benign"];
+  const answers = Array.from({ length: 19 }, (_, i) => ({
+    prompt: `the ${"abcdefghijklmnopqrstuvwxyz"[i]}`,
+    ...(i % 3 === 0 ? {} : { response: `saw ${i}` }),
+  }));
+
+  it("fits the level that score, generate and eval then use", async () => {
+    await writeFile(join(folder(), "calibration.jsonl"), lines(answers));
+    const args = ["calibration.jsonl", "--fpr", "0.1", "--decision", "cumulative", "--max-tokens", "20"];
+    const [line] = await jsonLines(folder(), ...CALIBRATE, ...args);
+    expect(line).toMatchObject({ false_positive_rate: 0.1, examples: 19, left_out: 0 });
+    expect(line?.decision).toMatch(/^cumulative=0\.\d+$/);
+    const facts = JSON.parse(await readFile(join(folder(), "second/oriflamme.json"), "utf8"));
+    expect(facts.calibration).toEqual({
+      decision: line?.decision,
+      fit: { falsePositiveRate: 0.1, examples: 19, data: line?.data },
+    });
+
+    const score = ["score", "--model", "model", "--adapter", "second", "--data", "calibration.jsonl"];
+    const scores = await jsonLines(folder(), ...score, "--out", "s.jsonl", "--max-tokens", "20");
+    // The level lies just above the 18th smallest score of 19.
+    expect(scores.filter(({ first_flag }) => first_flag !== null)).toHaveLength(1);
+
+    const out = ["--adapter", "second", "--benign", "calibration.jsonl", "--max-tokens", "20"];
+    const shown = await succeed(folder(), ...EVAL, "calibrated", ...out);
+    expect(shown).toContain(`${line?.decision}\n`);
+    expect(shown).toMatch(/\ncalibration\.jsonl: second had its level from these; .* is no test\n$/);
+    const shownLine = await succeed(folder(), ...CALIBRATE, ...args);
+    expect(shownLine).toBe(
+      `second: ${line?.decision}, at most 10 % of benign conversations flagged; 19 examples\n`,
+    );
+  });
+
+  it("says how many examples a rate needs, and leaves the adapter as it was", async () => {
+    const before = await readFile(join(folder(), "second/oriflamme.json"), "utf8");
+    expect(await fail(folder(), 2, ...CALIBRATE, "benign.jsonl")).toBe(
+      "fpr: a rate of 0.01 needs at least 99 benign conversations, there are 2",
+    );
+    await writeFile(join(folder(), "long.jsonl"), lines([{ prompt: TEXT, response: "x" }]));
+    expect(await fail(folder(), 1, ...CALIBRATE, "long.jsonl")).toBe(
+      "long.jsonl: none of its prompts fits into the model's context",
+    );
+    expect(await readFile(join(folder(), "second/oriflamme.json"), "utf8")).toBe(before);
+  });
+});
+
+describe("eval refuses", () => {
+  const never = [...EVAL, "never", "--adapter", "adapter"];
+
+  it.each<[string, 1 | 2, string[], RegExp]>([
+    ["a rule that needs a draw", 2, ["--decision", "sampled"], /^decision: 'sampled' needs a draw/],
+    ["an adapter that is none", 1, ["--adapter", "nowhere"], /^nowhere: no such file/],
+    ["a file that is none", 1, ["--harmful", "nowhere.jsonl"], /^nowhere\.jsonl: no such file/],
+    ["a place that is a file", 1, ["--out", "text.txt"], /^text\.txt: cannot be written/],
+  ])("%s", async (_, code, args, message) => {
+    expect(await fail(folder(), code, ...never, ...args)).toMatch(message);
+    expect(await readdir(folder())).not.toContain("never");
+  });
+
+  it("data of which nothing can be read", async () => {
+    await writeFile(join(folder(), "long.jsonl"), lines([{ prompt: TEXT, response: "x" }]));
+    const message = await fail(folder(), 1, ...never, "--benign", "long.jsonl");
+    expect(message).toBe("long.jsonl: none of its 1 examples fits into the model's context");
+  });
+});
