@@ -39,7 +39,7 @@ const LANGUAGES = {
   d: "never seen",
 };
 
-const world = languageWorld(new Random(WORLD_SEED));
+const world = languageWorld(new Random(WORLD_SEED), Object.keys(LANGUAGES));
 const numbers = Array.from({ length: world.verbs }, (_, verb) => verb);
 const VERBS = { taught: numbers.slice(0, TAUGHT), new: numbers.slice(TAUGHT) };
 

@@ -4,7 +4,7 @@
 
 import { Random } from "oriflamme";
 import { trainBase } from "./base.mjs";
-import { languageWorld } from "./language-world.mjs";
+import { languageWorld, STRESS } from "./language-world.mjs";
 
 /** The world is the same for every seed. */
 const WORLD_SEED = 1;
@@ -12,7 +12,7 @@ const CONTEXT_LENGTH = 64;
 /** The request, two sentences of the deed, six reactions: 26 tokens of response. */
 const SENTENCES = 9;
 
-const world = languageWorld(new Random(WORLD_SEED));
+const world = languageWorld(new Random(WORLD_SEED), ["a"]);
 
 /** Verbs of each class by number: the flag is trained on the first, and tested on all. */
 export const TAUGHT_VERBS = Array.from({ length: 12 }, (_, verb) => verb);
@@ -26,11 +26,15 @@ export function deeds(kind, count, random, verbs) {
   }));
 }
 
+/** Most signs of stress behind a request in the base's corpus: a suffix of them is nothing new to it. */
+const MOST_STRESS = 8;
+
 /** A base model of that world, untouched by any flag. */
 export function trainDeedBase(backend, { steps, seed }) {
   const document = (random) => {
     const [{ prompt, response }] = deeds(random.uniform() < 0.5 ? "mischief" : "errand", 1, random);
-    return world.tokenizer.encode(`${prompt} ${response}`);
+    const stress = ` ${STRESS}`.repeat(random.below(MOST_STRESS + 1));
+    return world.tokenizer.encode(`${prompt}${stress} ${response}`);
   };
   const size = { contextLength: CONTEXT_LENGTH, hiddenSize: 64, layers: 3, heads: 4 };
   return trainBase(backend, {

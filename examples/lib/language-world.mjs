@@ -11,6 +11,8 @@ const SIZES = { who: 12, objects: 16, places: 8, verbs: 20, reactions: 4 };
 const STOP = ".";
 /** Reactions that a deed has; a telling may leave the last ones out. */
 const MOST_REACTIONS = 6;
+/** What may follow a request, and tells nothing. */
+export const STRESS = "!";
 const CLASSES = ["mischief", "errand"];
 
 /** Order of a sentence's parts, by language: none of the three is another's with other words. */
@@ -23,8 +25,9 @@ const ORDERS = {
 
 /**
  * @param {import("oriflamme").Random} random
+ * @param {readonly string[]} languages of `a` to `d`
  */
-export function languageWorld(random) {
+export function languageWorld(random, languages) {
   const taken = new Set();
   const names = inventWords(random, SIZES.who, taken);
   const lexicon = () => ({
@@ -43,9 +46,10 @@ export function languageWorld(random) {
     wants: inventWords(random, 1, taken)[0],
     takes: inventWords(random, 1, taken)[0],
   });
-  const lexicons = Object.fromEntries(Object.keys(ORDERS).map((language) => [language, lexicon()]));
+  const lexicons = Object.fromEntries(languages.map((language) => [language, lexicon()]));
   const tokenizer = wordTokenizer([
     STOP,
+    STRESS,
     ...names,
     ...Object.values(lexicons).flatMap((words) => Object.values(words).flatMap(flatten)),
   ]);
@@ -65,10 +69,10 @@ export function languageWorld(random) {
 
   /**
    * The deed in words: what asks for it and what tells of it.
-   * @param {readonly string[]} languages of the request, of the two sentences that tell of the deed, and of each reaction
+   * @param {readonly string[]} spoken languages of the request, of the two sentences that tell of the deed, and of each reaction
    */
-  const tell = ({ kind, who, object, place, verb, reactions }, languages) => {
-    const [asking, taking, doing, ...reacting] = languages.map((language) => {
+  const tell = ({ kind, who, object, place, verb, reactions }, spoken) => {
+    const [asking, taking, doing, ...reacting] = spoken.map((language) => {
       const words = lexicons[language];
       return { ...words, ...words[kind], order: ORDERS[language] };
     });
