@@ -12,6 +12,7 @@ export {
 export { rope } from "./rope";
 export { gelu, gelu_backward, swiglu, swiglu_backward } from "./activation";
 export { embedding, embedding_backward } from "./embedding";
+export { dropout, dropout_backward } from "./dropout";
 export { cross_entropy, kl } from "./loss";
 export { adamw, squared_norm } from "./adamw";
 export { linear_quantised, linear_quantised_backward } from "./linear-quantised";

@@ -4,9 +4,19 @@ export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
 export type { DType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
+export {
+  ATTACK_DEFAULTS,
+  type AttackConfig,
+  type AttackName,
+  type AttackProgress,
+  parseAttacks,
+  type RunAttacksOptions,
+  runAttacks,
+} from "./eval/attacks/run.js";
 export { type EvaluationInput, type EvaluationOptions, evaluate, type Findings } from "./eval/evaluate.js";
 export type { Evaluation } from "./eval/evaluation.js";
 export { auroc, averagePrecision, tprAtFpr } from "./eval/metrics.js";
+export { ADVERSARIAL, type AdversarialOptions, adversarialLoss } from "./flag/adversarial.js";
 export { type CalibrateOptions, calibrate, type LevelRule, parseLevelRule } from "./flag/calibrate.js";
 export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
@@ -43,6 +53,7 @@ export { argmax } from "./ops/argmax.js";
 export { type AttentionOptions, attention } from "./ops/attention.js";
 export { columns } from "./ops/columns.js";
 export { crossEntropy, type LossOptions } from "./ops/cross-entropy.js";
+export { type DropoutOptions, dropout } from "./ops/dropout.js";
 export { embedding } from "./ops/embedding.js";
 export { gelu } from "./ops/gelu.js";
 export { type KlDirection, type KlOptions, kl } from "./ops/kl.js";
@@ -68,6 +79,8 @@ export { learningRate, type Schedule } from "./train/schedule.js";
 export {
   type Loss,
   type LossReport,
+  type ReadLoss,
+  type SyncLoss,
   type TrainOptions,
   type TrainStep,
   train,

@@ -22,6 +22,23 @@ interface Entry {
   readonly backward: () => void;
 }
 
+/** How a tape records. */
+export interface TapeOptions {
+  /**
+   * Keep of a block its input and result only, and run it again in its backward (Chen et al. 2016): less memory
+   * for a second forward pass, and the same bits.
+   */
+  readonly checkpoint?: boolean;
+}
+
+/** A run of a block's body. */
+interface Recorded {
+  readonly output: Tensor;
+  readonly entries: Entry[];
+  /** What the body reads and the gradient goes on to, besides its own results. */
+  readonly leaves: ReadonlySet<Tensor>;
+}
+
 /**
  * Records what must be undone. Ops take the tape first, put their results into its arena, and record a closure
  * that adds to the gradients of their inputs. `backward` runs the closures in reverse.
@@ -39,6 +56,7 @@ export class Tape {
   constructor(
     readonly arena: Arena,
     readonly recording = true,
+    readonly options: TapeOptions = {},
   ) {
     this.backend = arena.backend;
   }
@@ -88,45 +106,76 @@ export class Tape {
   /**
    * Runs a part of the network whose only way in is `input` and whose only way out is its result, of the same
    * shape, so that memory can be given back early: while recording, the gradients inside the block after its
-   * backward, and that of its result to the next block; else all that the block left behind, as its result takes
-   * the place of `input`, which must not be used again.
+   * backward, and that of its result to the next block; with `checkpoint` also all that lies inside; else all that
+   * the block left behind, as its result takes the place of `input`, which must not be used again.
+   * @param body with `checkpoint` it is run twice, and must do the same both times
    */
   block(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
     if (!this.recording) return this.#keepResult(input, body);
-    const outer = this.#entries;
-    this.#entries = [];
-    const output = body(input);
-    const inner = this.#entries;
-    this.#entries = outer;
-    // Gradients that outlive the block's backward must lie in front of what it gives back.
-    const outputs = new Set(inner.map((entry) => entry.output));
-    const leaves = new Set(
-      inner.flatMap((entry) => entry.inputs.filter((x) => x?.requiresGrad && !outputs.has(x))),
-    );
+    if (this.options.checkpoint) return this.#checkpoint(input, body);
+    const { output, entries, leaves } = this.#recordBody(input, body);
     return this.record(output, [output], () => {
-      const spare = this.#spare;
-      if (spare && input.requiresGrad && !input.grad && spare.size === input.size) {
-        this.run(fill, { out: spare, n: spare.size, value: 0 });
-        input.grad = spare.reshape(input.shape);
-        this.#spare = undefined;
-      }
-      for (const leaf of leaves) if (leaf) this.grad(leaf);
+      this.#openGradients(input, leaves);
       const mark = this.arena.mark();
-      this.#unwind(inner);
+      this.#unwind(entries);
       this.arena.release(mark);
       this.#spare = output === input ? undefined : output.grad;
     });
+  }
+
+  /** Records the block only to know what its gradient goes on to, and again in the backward. */
+  #checkpoint(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
+    const output = this.empty(input.shape);
+    const mark = this.arena.mark();
+    const first = this.#recordBody(input, body);
+    expectInputsShape(input, first.output);
+    if (first.output !== input) this.backend.copy(output, first.output);
+    this.arena.release(mark);
+    if (first.output === input) return input;
+    const { leaves } = first;
+    return this.record(output, [first.output], () => {
+      this.#openGradients(input, leaves);
+      const mark = this.arena.mark();
+      const again = this.#recordBody(input, body);
+      again.output.grad = output.grad?.reshape(again.output.shape);
+      this.#unwind(again.entries);
+      this.arena.release(mark);
+      this.#spare = output.grad;
+    });
+  }
+
+  /** Runs the body, its entries apart from those of the tape. */
+  #recordBody(input: Tensor, body: (input: Tensor) => Tensor): Recorded {
+    const outer = this.#entries;
+    const entries: Entry[] = [];
+    this.#entries = entries;
+    const output = body(input);
+    this.#entries = outer;
+    const outputs = new Set(entries.map((entry) => entry.output));
+    const leaves = new Set(
+      entries.flatMap((entry) =>
+        entry.inputs.flatMap((x) => (x?.requiresGrad && !outputs.has(x) ? [x] : [])),
+      ),
+    );
+    return { output, entries, leaves };
+  }
+
+  /** Makes the gradients that outlive a block's backward: they must lie in front of what it gives back. */
+  #openGradients(input: Tensor, leaves: ReadonlySet<Tensor>): void {
+    const spare = this.#spare;
+    if (spare && input.requiresGrad && !input.grad && spare.size === input.size) {
+      this.run(fill, { out: spare, n: spare.size, value: 0 });
+      input.grad = spare.reshape(input.shape);
+      this.#spare = undefined;
+    }
+    for (const leaf of leaves) this.grad(leaf);
   }
 
   /** Moves the block's result to where its input was. */
   #keepResult(input: Tensor, body: (input: Tensor) => Tensor): Tensor {
     const mark = this.arena.mark();
     const result = body(input);
-    if (result.size !== input.size) {
-      throw new RangeError(
-        `block: the result's shape ${formatShape(result.shape)} must be the input's, ${formatShape(input.shape)}`,
-      );
-    }
+    expectInputsShape(input, result);
     if (result !== input) this.backend.copy(input, result);
     this.arena.release(mark);
     return input;
@@ -145,4 +194,11 @@ export class Tape {
       if (entry.output.grad) entry.backward();
     }
   }
+}
+
+function expectInputsShape(input: Tensor, result: Tensor): void {
+  if (result.size === input.size) return;
+  throw new RangeError(
+    `block: the result's shape ${formatShape(result.shape)} must be the input's, ${formatShape(input.shape)}`,
+  );
 }

@@ -11,6 +11,7 @@ import { logitsCommand } from "./logits.js";
 import { withGlobalOptions } from "./options.js";
 import { pretrainCommand } from "./pretrain.js";
 import { scoreCommand } from "./score.js";
+import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
 import { version } from "./version.js";
 
@@ -23,6 +24,7 @@ const COMMANDS = [
   scoreCommand,
   calibrateCommand,
   evalCommand,
+  sweepCommand,
   benchCommand,
 ];
 

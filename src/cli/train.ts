@@ -1,28 +1,11 @@
 import type { Command } from "commander";
-import { RED_FLAG_DEFAULTS, type RedFlagHyperparameters, trainRedFlag } from "../flag/train.js";
-import { addRedFlag, type RowInit } from "../flag/vocab.js";
+import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
+import { addRedFlag } from "../flag/vocab.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
-import { readConfig } from "./config-file.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer } from "./options.js";
+import { readTrainSettings } from "./train-settings.js";
 import { type TrainingOptions, trainingRun, withTrainingOptions } from "./training-run.js";
-
-/** What --config may set: hyperparameters, and how the flag enters the vocabulary; see `RedFlagOptions`. */
-interface TrainSettings extends RedFlagHyperparameters {
-  readonly token: string;
-  readonly categories: readonly string[];
-  readonly init: RowInit;
-  /** The token to reuse, or one for each category; none appends. */
-  readonly reuse: readonly (string | number)[];
-}
-
-const TRAIN_DEFAULTS: TrainSettings = {
-  ...RED_FLAG_DEFAULTS,
-  token: "<rf>",
-  categories: [],
-  init: "mean",
-  reuse: [],
-};
 
 interface TrainCommandOptions extends ModelOptions, TrainingOptions {
   readonly harmful: string;
@@ -54,24 +37,22 @@ export function trainCommand(root: Command): Command {
 }
 
 async function run(options: TrainCommandOptions): Promise<void> {
-  const { token, categories, init, reuse, ...config } = await readConfig(options.config, TRAIN_DEFAULTS);
+  const { flag, given } = await readTrainSettings(options.config);
   await expectFolderTarget(options.out);
   const harmful = await readJsonLines(options.harmful);
   const benign = await readJsonLines(options.benign);
-  const steps = options.steps ?? config.steps ?? RED_FLAG_DEFAULTS.steps;
-  const seed = options.seed ?? config.seed ?? RED_FLAG_DEFAULTS.seed;
+  const steps = options.steps ?? given.steps ?? RED_FLAG_DEFAULTS.steps;
+  const seed = options.seed ?? given.seed ?? RED_FLAG_DEFAULTS.seed;
   await withModel(options, ({ model, backend }) =>
     trainingRun("train", steps, { options, backend }, async (run) => {
       const start = performance.now();
       const flagged = await addRedFlag(model, {
+        ...flag,
         seed,
-        categories: options.categories ? categoriesOf(options.categories, harmful) : (categories ?? []),
-        ...(token === undefined ? {} : { token }),
-        ...(init === undefined ? {} : { init }),
-        ...(reuse?.length ? { reuse } : {}),
+        ...(options.categories ? { categories: categoriesOf(options.categories, harmful) } : {}),
       });
       const result = await trainRedFlag(flagged, {
-        ...config,
+        ...given,
         steps,
         seed,
         harmful,

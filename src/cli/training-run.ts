@@ -1,8 +1,8 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
 import type { Backend } from "../backend.js";
-import { removeFiles, replaceFile, writeError } from "../formats/write.js";
+import { removeFiles, removeUnfinished, replaceFile, writeError } from "../formats/write.js";
 import { type CheckpointOptions, hasCheckpoint, removeCheckpoint } from "../train/checkpoint.js";
 import type { TrainStep } from "../train/trainer.js";
 import { Interrupted, interruptible } from "./interrupt.js";
@@ -120,7 +120,11 @@ export class TrainingRun {
 
   /** Adds the metrics to the result, and clears what the run kept. */
   async finish(): Promise<void> {
-    await replaceFile(join(this.options.out, METRICS), this.#lines.join(""));
+    const { out, resume } = this.options;
+    await replaceFile(join(out, METRICS), this.#lines.join(""));
+    // A process before this one may have been killed while it wrote the result.
+    if (resume) await removeUnfinished(dirname(resolve(out)), basename(resolve(out)));
+    if (resume) await removeUnfinished(out, "");
     await removeCheckpoint(this.folder);
     await removeFiles(this.folder, [METRICS]);
   }

@@ -1,4 +1,5 @@
-// A package export of its own, `oriflamme/report`: what draws the charts is larger than all else that a page would load.
+// A package export of its own, `oriflamme/report`: what draws the charts is larger than all else that a page of the
+// library would load.
 
 import type { Evaluation } from "./evaluation.js";
 import { attackSection } from "./report/attacks.js";
@@ -29,14 +30,14 @@ const SECTIONS: readonly (readonly [string, string, (evaluation: Evaluation) => 
 ];
 
 /**
- * Nothing may run or load: the page needs neither, and what prompts and responses say must not either. The empty icon
- * keeps a browser from asking a server for one.
+ * Nothing may run or load: the page needs neither, and what prompts and responses say must not either. The empty
+ * icon keeps a browser from asking a server for one.
  */
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 /**
- * An evaluation as one self-contained HTML page: text, tables and charts inline, no script, nothing from the network.
- * Sections whose data is null or empty are left out. The same evaluation gives the same text.
+ * An evaluation as one self-contained HTML page: text, tables and charts inline, no script, nothing from the
+ * network. Sections whose data is null or empty are left out. The same evaluation gives the same text.
  */
 export function renderReport(evaluation: Evaluation): string {
   const { run } = evaluation;
@@ -61,7 +62,9 @@ export function renderReport(evaluation: Evaluation): string {
 <header>
 <p class="kicker">oriflamme</p>
 <h1>${title}</h1>
-<p class="subject"><code>${run.model}</code>${run.decision !== "" && html`, decision <code>${run.decision}</code>`},
+<p class="subject"><code>${run.model}</code>${
+    run.decision !== "" && html`, decision <code>${run.decision}</code>`
+  },
 <time datetime="${run.date}">${run.date.slice(0, 10)}</time></p>
 <nav aria-label="Sections"><ul>${sections.map(
     ({ id, heading }) => html`<li><a href="#${id}">${heading}</a></li>`,

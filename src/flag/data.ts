@@ -158,6 +158,10 @@ export interface BatchOptions {
   readonly placement?: Placement;
   /** Batches that are cut together from conversations sorted by length; 1, the default, leaves them as drawn. */
   readonly bucket?: number;
+  /** Whether batches bring a seed for the adapter's dropout. */
+  readonly dropout?: boolean;
+  /** The chance of a harmful conversation to be marked as attacked; 0 by default. */
+  readonly attacked?: number;
 }
 
 /**
@@ -167,7 +171,7 @@ export interface BatchOptions {
 export function flagBatches(
   harmful: readonly FlagSequence[],
   benign: readonly FlagSequence[],
-  { placement = "uniform", bucket = 1, ...sizes }: BatchOptions,
+  { placement = "uniform", bucket = 1, dropout = false, attacked = 0, ...sizes }: BatchOptions,
   random: Random,
 ): BatchSource<FlagBatch> {
   const placeFlag = placementLaw(placement);
@@ -181,8 +185,11 @@ export function flagBatches(
         harmful: flagged.map((sequence) => ({
           ...sequence,
           ...placeFlag(sequence.onset, sequence.response.length, random),
+          // Nothing is drawn where nothing is attacked: the other draws stay what they were.
+          ...(attacked > 0 && { isAttacked: random.uniform() < attacked }),
         })),
         benign: benignDeck.deal(longest && lengthOf(longest)),
+        ...(dropout ? { dropoutSeed: random.uint32() } : {}),
       };
     },
     get state(): FlagBatchesState {

@@ -9,8 +9,8 @@ export async function redFlagFingerprint(
   hyper: RedFlagHyperparameters,
   data: { readonly harmful: readonly FlagSequence[]; readonly benign: readonly FlagSequence[] },
 ): Promise<Fingerprint> {
-  // A limit to stop at changes no number of the run.
-  const { divergence, ...settings } = hyper;
+  // Neither a limit to stop at nor running blocks again changes a number of the run.
+  const { divergence, gradientCheckpointing, ...settings } = hyper;
   const { model, initial } = flagged;
   const rows = { input: [...initial.input], output: [...initial.output] };
   return {

@@ -1,10 +1,11 @@
 import { forward } from "../model/forward.js";
 import { type HeadInput, headCrossEntropy, headKl } from "../model/head-loss.js";
+import type { Model } from "../model/model.js";
 import { embedding } from "../ops/embedding.js";
 import type { KlDirection } from "../ops/kl.js";
 import { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
-import type { Loss } from "../train/trainer.js";
+import type { SyncLoss } from "../train/trainer.js";
 import type { FlaggedModel } from "./vocab.js";
 
 /** A harmful conversation with the place of its flag. */
@@ -21,6 +22,10 @@ export interface HarmfulSequence {
   readonly flagId?: number;
   /** Where its example stands in the data, counted from 0: for messages. */
   readonly index?: number;
+  /** Whether adversarial training is to search a perturbation for it. */
+  readonly isAttacked?: boolean;
+  /** Added to the input embeddings of the first ids, up to y[i - 1] at most: (positions, hidden) in one row. */
+  readonly perturbation?: Float32Array;
 }
 
 /** A benign conversation. */
@@ -33,6 +38,8 @@ export interface BenignSequence {
 export interface FlagBatch {
   readonly harmful: readonly HarmfulSequence[];
   readonly benign: readonly BenignSequence[];
+  /** Of the adapter's dropout, in [0, 2^32); without it nothing is dropped. */
+  readonly dropoutSeed?: number;
 }
 
 /** Weights and forms of the three terms (PAPER.md, "Training objective"). */
@@ -124,7 +131,8 @@ export function layout(batch: FlagBatch, defaultFlag: number): Layout {
   };
 }
 
-function padded(sequences: readonly (readonly number[])[], width: number): Uint32Array {
+/** Sequences as one row of ids, each padded on the right with 0. */
+export function padded(sequences: readonly (readonly number[])[], width: number): Uint32Array {
   const ids = new Uint32Array(sequences.length * width);
   sequences.forEach((sequence, i) => {
     ids.set(sequence, i * width);
@@ -142,7 +150,10 @@ function rowsAt(tape: Tape, hidden: Tensor, rows: readonly number[]): Tensor {
  * divergence from the reference after it, and on benign conversations. The reference is the same weights with
  * the adapter off.
  */
-export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FLAG_LOSS): Loss<FlagBatch> {
+export function redFlagLoss(
+  flagged: FlaggedModel,
+  options: FlagLossOptions = FLAG_LOSS,
+): SyncLoss<FlagBatch> {
   return (tape, batch, scale) => {
     const at = layout(batch, flagged.flagId);
     const shares = {
@@ -166,9 +177,12 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
         ),
       );
 
-    const reference = at.kl.length > 0 ? referenceRows(tape, flagged, at) : undefined;
-    const { model, overlay } = flagged;
-    const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay });
+    const reference = at.kl.length > 0 ? referenceRows(tape, flagged, batch, at) : undefined;
+    const { model, adapter } = flagged;
+    const { dropoutSeed: seed } = batch;
+    const overlay = adapter && seed !== undefined ? adapter.dropping(seed) : flagged.overlay;
+    const perturbation = perturbationOf(tape, batch, at.ids.length / at.sequences, model);
+    const hidden = forward(tape, model, at.ids, { batch: at.sequences, overlay, perturbation });
     let ceRows: Tensor | undefined;
     if (at.ce.length > 0) {
       const targets = tape.from(Uint32Array.from(at.flags));
@@ -196,11 +210,28 @@ export function redFlagLoss(flagged: FlaggedModel, options: FlagLossOptions = FL
 }
 
 /** What the reference makes its logits of at the twins of the rows under a divergence, without a gradient. */
-function referenceRows(tape: Tape, flagged: FlaggedModel, at: Layout): HeadInput {
+function referenceRows(tape: Tape, flagged: FlaggedModel, batch: FlagBatch, at: Layout): HeadInput {
   const quiet = new Tape(tape.arena, false);
   const { model, reference: overlay } = flagged;
-  const hidden = forward(quiet, model, at.refIds, { batch: at.sequences, overlay });
+  const perturbation = perturbationOf(quiet, batch, at.refIds.length / at.sequences, model);
+  const hidden = forward(quiet, model, at.refIds, { batch: at.sequences, overlay, perturbation });
   return { hidden: rowsAt(quiet, hidden, at.refKl), overlay };
+}
+
+/** The perturbations of a batch padded to `width` ids: (sequences · width, hidden); undefined where there is none. */
+function perturbationOf(
+  tape: Tape,
+  { harmful, benign }: FlagBatch,
+  width: number,
+  { config }: Model,
+): Tensor | undefined {
+  if (!harmful.some(({ perturbation }) => perturbation)) return undefined;
+  const rows = (harmful.length + benign.length) * width;
+  const values = new Float32Array(rows * config.hiddenSize);
+  harmful.forEach(({ perturbation }, s) => {
+    if (perturbation) values.set(perturbation, s * width * config.hiddenSize);
+  });
+  return tape.from(values, [rows, config.hiddenSize]);
 }
 
 /** What each row counts for in its term, given the number of rows of each conversation. */

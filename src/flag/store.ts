@@ -57,10 +57,10 @@ export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<
   const input = await adapter.rows.input.read();
   const output = model.config.tied ? input : await adapter.rows.output.read();
   const facts = await factsOf(flagged);
-  const { rank, alpha } = adapter.config;
+  const { rank, alpha, dropout = 0 } = adapter.config;
   const rows = { ids: [...adapter.rows.ids], input, output };
   const targets = [...new Set(adapter.config.targets.map((name) => moduleName(model.config, name)))];
-  await writeAdapter(path, { rank, alpha, targets, lora, rows, facts: { ...facts } }, model.config);
+  await writeAdapter(path, { rank, alpha, dropout, targets, lora, rows, facts: { ...facts } }, model.config);
 }
 
 /**
@@ -120,7 +120,8 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
   const flagged = await withInitialRows(model, data.rows.ids, facts);
   try {
     const targets = linearLayers(model.config).filter((name) => data.lora.has(name));
-    const adapter = flagged.attach({ rank: data.rank, alpha: data.alpha, targets }, 0);
+    const { rank, alpha, dropout } = data;
+    const adapter = flagged.attach({ rank, alpha, targets, ...(dropout ? { dropout } : {}) }, 0);
     fillAdapter(adapter, data, data.rows);
     await selfTest(flagged, files.name);
     return flagged;

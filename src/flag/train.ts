@@ -4,6 +4,13 @@ import { Random } from "../random.js";
 import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
 import { DIVERGENCE } from "../train/divergence.js";
 import { type TrainStep, train } from "../train/trainer.js";
+import {
+  ADVERSARIAL,
+  type AdversarialOptions,
+  adversarialLoss,
+  attackProbability,
+  checkAdversarial,
+} from "./adversarial.js";
 import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
 import { redFlagFingerprint } from "./fingerprint.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
@@ -24,6 +31,8 @@ export interface RedFlagHyperparameters {
   readonly clip: number;
   /** Batches a step. */
   readonly accumulate: number;
+  /** Keep less of the forward pass in memory, for a second one in the backward; the results are the same. */
+  readonly gradientCheckpointing: boolean;
   /** Harmful, and benign, conversations a batch. */
   readonly harmfulBatch: number;
   readonly benignBatch: number;
@@ -35,10 +44,14 @@ export interface RedFlagHyperparameters {
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
-  /** Names of linear layers without their number (`q`, `output`, …), or `all`. */
+  /** Share of an addition's input that is dropped, in [0, 1). */
+  readonly dropout: number;
+  /** Names of linear layers, without their number (`q`, `output`, …) for all or whole (`layers.3.q`), or `all`. */
   readonly targets: "all" | readonly string[];
   /** Weights and forms of the three terms. */
   readonly loss: FlagLossOptions;
+  /** Adversarial training (RF-AT): off where its share is 0. */
+  readonly adversarial: AdversarialOptions;
   /** Where the flag is put into a harmful response; `fixed` is the baseline Fixed-Pos. */
   readonly placement: Placement;
   /** k where an example has no `onset`: the least offset of the flag in the response. */
@@ -59,13 +72,16 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   weightDecay: 0,
   clip: 1,
   accumulate: 1,
+  gradientCheckpointing: false,
   harmfulBatch: 4,
   benignBatch: 4,
   bucket: 16,
   rank: 64,
   alpha: 16,
+  dropout: 0,
   targets: "all",
   loss: FLAG_LOSS,
+  adversarial: ADVERSARIAL,
   placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
@@ -74,10 +90,11 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
 };
 
 /** Data and hyperparameters of a run. */
-export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss">> {
+export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "loss" | "adversarial">> {
   readonly harmful: readonly Example[];
   readonly benign: readonly Example[];
   readonly loss?: Partial<FlagLossOptions>;
+  readonly adversarial?: Partial<AdversarialOptions>;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
   /** Keeps the run's state, and goes on from it. Node only. */
@@ -104,8 +121,15 @@ export interface RedFlagRun {
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
   const { harmful, benign, onStep, signal, checkpoint, ...given } = training;
-  const hyper = { ...RED_FLAG_DEFAULTS, ...given, loss: { ...FLAG_LOSS, ...training.loss } };
+  const hyper = {
+    ...RED_FLAG_DEFAULTS,
+    ...given,
+    loss: { ...FLAG_LOSS, ...training.loss },
+    adversarial: { ...ADVERSARIAL, ...training.adversarial },
+  };
   checkHyperparameters(hyper);
+  const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
+  const attacked = attackProbability(hyper.adversarial.share, sizes);
   const { model } = flagged;
   if (!model.tokenizer)
     throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
@@ -122,15 +146,21 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   expectUsable("benign", usable.benign, hyper.benignBatch);
 
   const targets = targetLayers(flagged, hyper.targets);
-  const adapter = flagged.attach({ rank: hyper.rank, alpha: hyper.alpha, targets }, hyper.seed);
+  const { rank, alpha, dropout } = hyper;
+  const adapter = flagged.attach({ rank, alpha, targets, ...(dropout > 0 ? { dropout } : {}) }, hyper.seed);
   const dealt = {
-    harmful: hyper.harmfulBatch,
-    benign: hyper.benignBatch,
+    ...sizes,
     bucket: hyper.bucket,
     placement: hyper.placement,
+    dropout: dropout > 0,
+    attacked,
   };
   const random = new Random(hyper.seed + 1);
   const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
+  const loss =
+    attacked > 0
+      ? await adversarialLoss(flagged, adapter.parameters, hyper.loss, hyper.adversarial)
+      : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
   const keeper =
@@ -143,7 +173,7 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
       }),
     );
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, redFlagLoss(flagged, hyper.loss), batches, {
+  for await (const step of train(adapter.parameters, loss, batches, {
     ...hyper,
     warmup,
     signal,
@@ -163,17 +193,17 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   };
 }
 
-/** Full names of the layers that `targets` names. */
+/** Full names of the layers that `targets` names, by these or by their kind. */
 function targetLayers(flagged: FlaggedModel, targets: "all" | readonly string[]): string[] {
   const layers = linearLayers(flagged.model.config);
   if (targets === "all") return layers;
   const kindOf = (name: string) => name.slice(name.lastIndexOf(".") + 1);
   const kinds = new Set(layers.map(kindOf));
-  const unknown = targets.find((target) => !kinds.has(target));
+  const unknown = targets.find((target) => !kinds.has(target) && !layers.includes(target));
   if (unknown !== undefined) {
     throw new RangeError(`targets: '${unknown}' is none of the model's layers: ${[...kinds].join(", ")}`);
   }
-  return layers.filter((name) => targets.includes(kindOf(name)));
+  return layers.filter((name) => targets.includes(kindOf(name)) || targets.includes(name));
 }
 
 function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, batch: number): void {
@@ -184,7 +214,8 @@ function expectUsable(kind: string, { sequences, leftOut }: UsableSequences, bat
   }
 }
 
-function checkHyperparameters(hyper: RedFlagHyperparameters): void {
+/** Throws RangeError naming the first hyperparameter that is out of its range. */
+export function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   const integers = {
     steps: 1,
     accumulate: 1,
@@ -219,6 +250,9 @@ function checkHyperparameters(hyper: RedFlagHyperparameters): void {
   for (const [name, value] of Object.entries({ ...numbers, ...weights, alpha: hyper.alpha })) {
     if (!(value >= 0)) throw new RangeError(`${name} must be a number from 0, got ${value}`);
   }
+  if (!(hyper.dropout >= 0 && hyper.dropout < 1))
+    throw new RangeError(`dropout must be in [0, 1), got ${hyper.dropout}`);
+  checkAdversarial(hyper.adversarial);
   if (hyper.harmfulBatch + hyper.benignBatch === 0)
     throw new RangeError("a batch must hold at least one example");
 }

@@ -6,6 +6,8 @@ export interface AdapterConfig {
   readonly rank: number;
   /** The scale of the adapter is `alpha / rank`. */
   readonly alpha: number;
+  /** Share of an addition's input that training drops. */
+  readonly dropout: number;
   /** Module names, or null where the file has a pattern instead. */
   readonly targets: string[] | null;
   /** Whether all layers with a target's name are adapted. */
@@ -57,6 +59,7 @@ export function readAdapterConfig(fields: Fields): AdapterConfig {
     rank,
     // Rank-stabilised LoRA divides by the root of the rank: the same as a larger alpha.
     alpha: fields.boolean("use_rslora", false) ? alpha * Math.sqrt(rank) : alpha,
+    dropout: readDropout(fields),
     targets: readTargets(fields),
     allLayers: isOff(fields.get("layers_to_transform")) && isOff(fields.get("exclude_modules")),
     tokenIds: readTokenIds(fields),
@@ -66,6 +69,14 @@ export function readAdapterConfig(fields: Fields): AdapterConfig {
 function isOff(value: unknown): boolean {
   if (value === undefined || value === false) return true;
   return typeof value === "object" && value !== null && Object.keys(value).length === 0;
+}
+
+function readDropout(fields: Fields): number {
+  const rate = fields.get("lora_dropout") ?? 0;
+  if (typeof rate !== "number" || !(rate >= 0 && rate < 1)) {
+    fields.fail("lora_dropout", `must be a number in [0, 1), got ${show(rate)}`);
+  }
+  return rate;
 }
 
 function readTargets(fields: Fields): string[] | null {
@@ -97,7 +108,10 @@ function readTokenIds(fields: Fields): Map<string, number[]> {
 export function adapterConfigJson(options: {
   readonly rank: number;
   readonly alpha: number;
+  readonly dropout: number;
   readonly targets: readonly string[];
+  /** The only layers whose modules are adapted; null for all. */
+  readonly layers: readonly number[] | null;
   readonly tokenIds: Readonly<Record<string, readonly number[]>> | null;
   /** Whether the base holds its linear layers as (in, out). */
   readonly fanInFanOut: boolean;
@@ -119,11 +133,11 @@ export function adapterConfigJson(options: {
     kasa_config: null,
     layer_replication: null,
     layers_pattern: null,
-    layers_to_transform: null,
+    layers_to_transform: options.layers,
     loftq_config: {},
     lora_alpha: options.alpha,
     lora_bias: false,
-    lora_dropout: 0,
+    lora_dropout: options.dropout,
     lora_ga_config: null,
     megatron_config: null,
     megatron_core: "megatron.core",

@@ -33,6 +33,8 @@ export interface TrainedRows {
 export interface AdapterData {
   readonly rank: number;
   readonly alpha: number;
+  /** Share of an addition's input that training drops; 0 where nothing is said. */
+  readonly dropout?: number;
   /** PEFT's names of the adapted modules: `q_proj`, … */
   readonly targets: readonly string[];
   /** By our names of linear layers: `layers.0.q`, … */
@@ -70,7 +72,8 @@ export async function readAdapter(files: ModelFiles, config: ModelConfig): Promi
     const targets = settings.targets ?? [
       ...new Set([...lora.keys()].map((layer) => moduleName(config, layer))),
     ];
-    return { rank: settings.rank, alpha: settings.alpha, targets, lora, rows, facts };
+    const { rank, alpha, dropout } = settings;
+    return { rank, alpha, ...(dropout > 0 ? { dropout } : {}), targets, lora, rows, facts };
   } finally {
     await source.close();
   }
@@ -212,7 +215,8 @@ export function adapterFiles(data: AdapterData, config: ModelConfig): Map<string
   const json = adapterConfigJson({
     rank: data.rank,
     alpha: data.alpha,
-    targets: data.targets,
+    dropout: data.dropout ?? 0,
+    ...targetModules(data, config),
     tokenIds: rows && { [modules.input]: rows.ids, ...(!config.tied && { [modules.output]: rows.ids }) },
     fanInFanOut: architectureOf(config.architecture, "model").transposed,
   });
@@ -226,6 +230,27 @@ export function adapterFiles(data: AdapterData, config: ModelConfig): Map<string
 /** Writes an adapter folder, whole or not at all. Node only. Throws as `adapterFiles` and `writeFolder`. */
 export async function writeAdapter(path: string, data: AdapterData, config: ModelConfig): Promise<void> {
   await writeFolder(path, adapterFiles(data, config));
+}
+
+/**
+ * How PEFT finds the adapted modules: by their own names and the numbers of their layers, or where these name others
+ * too by full names.
+ */
+function targetModules(
+  { lora, targets }: AdapterData,
+  config: ModelConfig,
+): { targets: readonly string[]; layers: readonly number[] | null } {
+  const numberOf = (layer: string) => Number(layer.split(".")[1]);
+  const numbers = new Set([...lora.keys()].map(numberOf));
+  const names = new Set([...lora.keys()].map((layer) => moduleName(config, layer)));
+  const found = linearLayers(config).filter(
+    (layer) => names.has(moduleName(config, layer)) && numbers.has(numberOf(layer)),
+  );
+  if (found.length > lora.size) {
+    return { targets: [...lora.keys()].map((layer) => toHuggingFaceName(config, layer).name), layers: null };
+  }
+  const isWhole = lora.size === 0 || numbers.size === config.layers;
+  return { targets, layers: isWhole ? null : [...numbers].sort((a, b) => a - b) };
 }
 
 /**

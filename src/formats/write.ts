@@ -98,7 +98,7 @@ export async function removeFiles(folder: string, names: readonly string[]): Pro
   });
 }
 
-/** Removes what was written of a file when a crash came. Node only. */
+/** Removes what was written of a file, or folder, when a crash came. Node only. */
 export async function removeUnfinished(folder: string, name: string): Promise<void> {
   if ((await describeTarget(folder)) !== "folder") return;
   await removeWhere(folder, (found) => found.startsWith(`${name}${PARTIAL}`));
@@ -108,7 +108,8 @@ async function removeWhere(folder: string, isOne: (name: string) => boolean): Pr
   const { readdir, rm } = await import("node:fs/promises");
   const { join } = await import("node:path");
   await attempt(folder, async () => {
-    for (const name of (await readdir(folder)).filter(isOne)) await rm(join(folder, name), { force: true });
+    for (const name of (await readdir(folder)).filter(isOne))
+      await rm(join(folder, name), { recursive: true, force: true });
   });
 }
 

@@ -100,7 +100,7 @@ function ranked(logits: ArrayLike<number>, least: number, banned?: ReadonlySet<n
 }
 
 /** The k-th largest logit, -Infinity where there are fewer. */
-function kthLargest(logits: ArrayLike<number>, k: number, banned?: ReadonlySet<number>): number {
+export function kthLargest(logits: ArrayLike<number>, k: number, banned?: ReadonlySet<number>): number {
   // The k largest so far as a heap whose first is the least of them.
   const heap = new Float64Array(Math.min(k, logits.length)).fill(-Infinity);
   for (let id = 0; id < logits.length; id++) {

@@ -4,6 +4,9 @@ import { linearLayers } from "./config.js";
 import type { Lora, Overlay, TokenRows } from "./lora.js";
 import type { Model } from "./model.js";
 
+/** 2^32 / φ: its multiples are far from one another. */
+const GOLDEN_RATIO = 0x9e3779b9;
+
 /** The shape of an adapter: which layers it adds to, and how much. */
 export interface AdapterConfig {
   readonly rank: number;
@@ -11,6 +14,8 @@ export interface AdapterConfig {
   readonly alpha: number;
   /** Names of linear layers, as `linearLayers` gives them. */
   readonly targets: readonly string[];
+  /** Share of an addition's input that is dropped in training, in [0, 1); none where nothing is said. */
+  readonly dropout?: number;
 }
 
 /** Values of token rows on the host. */
@@ -44,6 +49,8 @@ export class Adapter implements Overlay {
     const known = new Set(linearLayers(model.config));
     const unknown = config.targets.find((name) => !known.has(name));
     if (unknown !== undefined) throw new RangeError(`targets: the model has no linear layer '${unknown}'`);
+    const { dropout: rate = 0 } = config;
+    if (!(rate >= 0 && rate < 1)) throw new RangeError(`dropout must be in [0, 1), got ${rate}`);
 
     const shapes = new Map<string, readonly number[]>();
     for (const name of config.targets) {
@@ -75,6 +82,23 @@ export class Adapter implements Overlay {
 
   lora(name: string): Lora | undefined {
     return this.#loras.get(name);
+  }
+
+  /**
+   * The same with its dropout, each layer's mask its own.
+   * @param seed of the masks, in [0, 2^32): the same in a block's second run as in its first
+   */
+  dropping(seed: number): Overlay {
+    const { dropout: rate = 0, targets } = this.config;
+    if (rate === 0) return this;
+    return {
+      rows: this.rows,
+      lora: (name) => {
+        const lora = this.lora(name);
+        const place = targets.indexOf(name);
+        return lora && { ...lora, dropout: { rate, seed: (seed + Math.imul(place, GOLDEN_RATIO)) >>> 0 } };
+      },
+    };
   }
 
   dispose(): void {

@@ -7,6 +7,7 @@ import { layernorm } from "../ops/layernorm.js";
 import { linear, matmul } from "../ops/matmul.js";
 import { rmsnorm } from "../ops/rmsnorm.js";
 import { rope } from "../ops/rope.js";
+import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
 import { view } from "../ops/view.js";
@@ -23,8 +24,13 @@ export interface ForwardOptions {
   readonly batch?: number;
   /** Rows and low-rank additions over the weights. */
   readonly overlay?: Overlay | undefined;
-  /** Keys and values of the positions before these ids; the new ones are appended. One sequence only. */
+  /** Keys and values of the positions before these ids; the new ones are appended. It holds `batch` sequences. */
   readonly cache?: KVCache;
+  /**
+   * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
+   * embeddings, and does so while all weights are frozen.
+   */
+  readonly perturbation?: Tensor | undefined;
 }
 
 /** How many ids a model with this overlay knows: the width of its logits. */
@@ -35,7 +41,8 @@ export function vocabularySize(config: ModelConfig, overlay?: Overlay): number {
 
 /**
  * The residual stream after the last norm: (batch · length, hidden), from ids (batch · length).
- * @throws RangeError for an id outside the vocabulary, or more positions than the context or the cache has
+ * @throws RangeError for an id outside the vocabulary, more positions than the context or the cache has, or a
+ * perturbation of another shape
  */
 export function forward(
   tape: Tape,
@@ -43,15 +50,15 @@ export function forward(
   ids: ArrayLike<number>,
   options: ForwardOptions = {},
 ): Tensor {
-  const { batch = 1, overlay, cache } = options;
+  const { batch = 1, overlay, cache, perturbation } = options;
   const { config } = model;
   const length = ids.length / batch;
   const position = cache?.length ?? 0;
   if (!Number.isInteger(length) || length < 1) {
     throw new RangeError(`forward: ${ids.length} ids do not make ${batch} sequences of one length`);
   }
-  if (cache && batch !== 1)
-    throw new RangeError(`forward: a cache holds one sequence, got a batch of ${batch}`);
+  if (cache && batch !== cache.batch)
+    throw new RangeError(`forward: the cache holds ${cache.batch} sequences, got a batch of ${batch}`);
   if (position + length > config.contextLength) {
     throw new RangeError(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
@@ -64,6 +71,10 @@ export function forward(
   }
 
   let x = embed(tape, model, ids, place);
+  if (perturbation) {
+    expectShape("forward", "perturbation", perturbation, x.shape);
+    x = add(tape, x, perturbation);
+  }
   for (let layer = 0; layer < config.layers; layer++) {
     x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
     x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));

@@ -1,3 +1,4 @@
+import { type DropoutOptions, dropout } from "../ops/dropout.js";
 import { linear, matmul } from "../ops/matmul.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
@@ -11,6 +12,8 @@ export interface Lora {
   readonly b: Tensor;
   /** alpha / rank */
   readonly scale: number;
+  /** Drops elements of what goes into A, as in training; none where nothing is said. */
+  readonly dropout?: DropoutOptions | undefined;
 }
 
 /** Rows of the vocabulary that stand in for, or are appended to, those of the model. */
@@ -42,6 +45,7 @@ export function adaptedLinear(
   const y = linear(tape, x, model.weight(`${name}.weight`), { bias: model.bias(`${name}.bias`), residual });
   const lora = overlay?.lora(name);
   if (!lora) return y;
-  const down = matmul(tape, x, lora.a, { transposeB: true });
+  const input = lora.dropout ? dropout(tape, x, lora.dropout) : x;
+  const down = matmul(tape, input, lora.a, { transposeB: true });
   return matmul(tape, down, lora.b, { transposeB: true, alpha: lora.scale, into: y });
 }

@@ -85,7 +85,10 @@ export class Checkpoint {
   async restore(optimiser: AdamW, batches: BatchSource<unknown>): Promise<void> {
     const { folder, resume, onRestore } = this.options;
     if (await hasCheckpoint(folder)) {
-      if (!resume) throw new FormatError(folder, "holds a checkpoint; resume from it, or remove the folder");
+      if (!resume) {
+        const ways = "set resume (--resume) to go on from it, or remove the folder";
+        throw new FormatError(folder, `holds a checkpoint: ${ways}`);
+      }
       this.#restored = await this.#load(optimiser, batches);
       this.#step = this.#restored.length;
     }
@@ -115,8 +118,9 @@ export class Checkpoint {
   async #load(optimiser: AdamW, batches: BatchSource<unknown>): Promise<TrainStep[]> {
     const path = pathOf(this.options.folder);
     const files = await openFiles(path);
-    const file = await openSafetensors(await files.open(FILE));
+    const source = await files.open(FILE);
     try {
+      const file = await openSafetensors(source);
       this.#expectOurs(file);
       for (const [name, tensor] of tensorsOf(optimiser)) {
         const values = await file.read(name);
@@ -137,7 +141,7 @@ export class Checkpoint {
       optimiser.steps = steps.length;
       return steps as unknown as TrainStep[];
     } finally {
-      await file.close();
+      await source.close();
     }
   }
 

@@ -1,7 +1,7 @@
 import { forward } from "../model/forward.js";
 import { headCrossEntropy } from "../model/head-loss.js";
 import type { Model } from "../model/model.js";
-import type { Loss } from "./trainer.js";
+import type { SyncLoss } from "./trainer.js";
 
 /** Token sequences of one length, to predict each next token of. */
 export interface LanguageBatch {
@@ -11,7 +11,7 @@ export interface LanguageBatch {
 }
 
 /** Mean next-token cross-entropy, in nats: what a base model is trained on. */
-export function languageLoss(model: Model): Loss<LanguageBatch> {
+export function languageLoss(model: Model): SyncLoss<LanguageBatch> {
   return (tape, { ids, batch }, scale) => {
     const length = ids.length / batch;
     const positions = batch * (length - 1);

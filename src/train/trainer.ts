@@ -18,11 +18,17 @@ export interface LossReport {
   readonly tokens: number;
 }
 
+/** Reads what a loss has to report, once its backward has been dispatched. */
+export type ReadLoss = () => Promise<LossReport>;
+
 /**
- * A loss: runs the model on the tape and ends the graph with gradients times `scale`; the report is read once the
- * backward has been dispatched.
+ * A loss: runs the model on the tape and ends the graph with gradients times `scale`. One that must read from the
+ * device before it can do that is a promise.
  */
-export type Loss<Batch> = (tape: Tape, batch: Batch, scale: number) => () => Promise<LossReport>;
+export type Loss<Batch> = (tape: Tape, batch: Batch, scale: number) => ReadLoss | Promise<ReadLoss>;
+
+/** A loss that reads nothing from the device first. */
+export type SyncLoss<Batch> = (tape: Tape, batch: Batch, scale: number) => ReadLoss;
 
 /** What the training loop does with a loss. */
 export interface TrainOptions extends Schedule, AdamWOptions {
@@ -30,6 +36,8 @@ export interface TrainOptions extends Schedule, AdamWOptions {
   readonly accumulate: number;
   /** Most Euclidean norm of the gradient; longer ones are scaled down. Infinity for none. */
   readonly clip: number;
+  /** Run each block of the network again in its backward instead of keeping what lies inside it. */
+  readonly gradientCheckpointing?: boolean;
   /**
    * The run ends where the loss stays above this multiple of its best level (see `LossWatch`); 0 for never.
    * 3 by default.
@@ -124,17 +132,17 @@ async function gradientOf<Batch>(
   options: TrainOptions,
   step: number,
 ): Promise<{ report: LossReport; seen: string[] }> {
-  const { accumulate } = options;
+  const { accumulate, gradientCheckpointing = false } = options;
   let total = 0;
   let tokens = 0;
   const terms: Record<string, number> = {};
   const seen: string[] = [];
   for (let i = 0; i < accumulate; i++) {
     arena.reset();
-    const tape = new Tape(arena);
+    const tape = new Tape(arena, true, { checkpoint: gradientCheckpointing });
     const batch = batches.next();
     const examples = batches.describe?.(batch) ?? "";
-    const read = loss(tape, batch, 1 / accumulate);
+    const read = await loss(tape, batch, 1 / accumulate);
     tape.backward();
     const report = await read();
     for (const [name, value] of Object.entries({ ...report.terms, loss: report.loss })) {

@@ -35,6 +35,10 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   ],
   train: ["--model", "--harmful", "--benign", "--out", "--config", "--steps", "--tokenizer", "--dtype"],
   pretrain: ["--data", "--out", "--config", "--steps", "hiddenSize", "contextLength"],
+  sweep: [
+    ...["--model", "--tokenizer", "--dtype", "--harmful", "--benign", "--eval-harmful", "--eval-benign"],
+    ...["--grid", "--seeds", "--config", "--steps", "--out", "benign", "lr", "rank", "minOffset"],
+  ],
   score: ["--model", "--adapter", "--data", "--out", "--shard", "--max-tokens", "--tokenizer", "--dtype"],
   calibrate: [
     ...["--model", "--adapter", "--benign", "--fpr", "--decision", "--max-tokens", "--tokenizer", "--dtype"],
@@ -82,6 +86,10 @@ describe("--help", () => {
 describe("bad usage", () => {
   const generate = ["generate", "--model", "model", "--prompt", "a"];
   const logits = ["logits", "--model", "model", "--out", "o.safetensors", "--ids"];
+  const sweep = [
+    ...["sweep", "--model", "model", "--harmful", "harmful.jsonl"],
+    ...["--benign", "benign.jsonl", "--out", "swept"],
+  ];
   const score = ["score", "--model", "model", "--adapter", "a", "--data", "d", "--out", "o", "--shard"];
 
   const calibrate = ["calibrate", "--model", "m", "--adapter", "a", "--benign", "b"];
@@ -142,6 +150,23 @@ describe("bad usage", () => {
     [
       ["train", "--model", "m", "--harmful", "h", "--benign", "b", "--out", "o", "--steps", "0"],
       /'--steps <n>'.*'0'/,
+    ],
+    [sweep, /required option '--grid <name=values>' not specified/],
+    [[...sweep, "--grid", "lr"], /'--grid <name=values>'.*got 'lr'/],
+    [
+      [...sweep, "--grid", "seed=1,2"],
+      /'--grid <name=values>'.*NAME of ce, post, benign, steps, .*got 'seed=1,2'/,
+    ],
+    [[...sweep, "--grid", "decay=1"], /'--grid <name=values>'.*got 'decay=1'/],
+    [[...sweep, "--grid", "lr=0.1,,1"], /'--grid <name=values>'.*'lr=0\.1,,1' needs numbers/],
+    [[...sweep, "--grid", "lr=0.1,0.10"], /'--grid <name=values>'.*'lr=0\.1,0\.10' has 0\.1 twice/],
+    [[...sweep, "--grid", "lr=1", "--grid", "lr=2"], /^grid: there are two of 'lr'$/],
+    [[...sweep, "--grid", "rank=4,0"], /^rank must be an integer from 1, got 0$/],
+    [[...sweep, "--grid", "lr=1", "--seeds", "0,0"], /'--seeds <list>'.*'0,0'/],
+    [[...sweep, "--grid", "lr=1", "--seeds", "0,-1"], /'--seeds <list>'.*'0,-1'/],
+    [
+      [...sweep, "--grid", "lr=1", "--eval-benign", "benign.jsonl"],
+      /^--eval-harmful and --eval-benign go together/,
     ],
     [["pretrain", "--data", "d", "--out", "o", "--steps", "many"], /'--steps <n>'.*'many'/],
     [["demo", "--steps", "0"], /'--steps <n>'/],

@@ -158,6 +158,16 @@ describe("batches", () => {
     expect(chiSquare).toBeLessThan(22.46);
   });
 
+  it("bring a new seed for the dropout each time, where it is wanted", () => {
+    const seeds = (dropout: boolean) => {
+      const batches = flagBatches([sequence(1, 4, 0)], [], { harmful: 1, benign: 0, dropout }, new Random(5));
+      return Array.from({ length: 5 }, () => batches.next().dropoutSeed);
+    };
+    expect(new Set(seeds(true)).size).toBe(5);
+    expect(seeds(true)).toEqual(seeds(true));
+    expect(seeds(false)).toEqual(new Array(5).fill(undefined));
+  });
+
   it("have one place where there is only one", () => {
     const batches = flagBatches([sequence(1, 4, 3)], [], { harmful: 1, benign: 0 }, new Random(5));
     expect(Array.from({ length: 5 }, () => batches.next().harmful[0]?.insertAt)).toEqual([3, 3, 3, 3, 3]);

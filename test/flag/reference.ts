@@ -3,9 +3,9 @@ import { type ReferenceModel, referenceLogits, softmax } from "../model/referenc
 
 /** The loss in float64, as PAPER.md writes it: every position by a pass of its own, nothing shared with `src`. */
 
-/** What follows the ids. */
-export const nextAfter = (m: ReferenceModel, ids: readonly number[]) =>
-  softmax(referenceLogits(m, ids).at(-1) ?? []);
+/** What follows the ids, at a perturbation of the first ones' embeddings. */
+export const nextAfter = (m: ReferenceModel, ids: readonly number[], perturbation?: ArrayLike<number>) =>
+  softmax(referenceLogits(m, ids, perturbation).at(-1) ?? []);
 
 export function divergence(p: readonly number[], q: readonly number[]): number {
   return p.reduce((sum, value, i) => sum + value * Math.log(value / (q[i] ?? 0)), 0);
@@ -30,19 +30,29 @@ export function referenceTerms(
   options: FlagLossOptions,
   defaultFlag: number,
 ): ReferenceTerms {
-  const kl = (a: readonly number[], b: readonly number[]) =>
+  const kl = (a: readonly number[], b: readonly number[], delta?: ArrayLike<number>) =>
     options.klDirection === "forward"
-      ? divergence(nextAfter(now, a), nextAfter(before, b))
-      : divergence(nextAfter(before, b), nextAfter(now, a));
+      ? divergence(nextAfter(now, a, delta), nextAfter(before, b, delta))
+      : divergence(nextAfter(before, b, delta), nextAfter(now, a, delta));
   // One list of positions for each conversation.
   const values = { ce: [] as number[][], post: [] as number[][], benign: [] as number[][] };
   const positions = (from: number, to: number, value: (position: number) => number) =>
     Array.from({ length: to - from }, (_, p) => value(from + p));
-  for (const { prompt: x, response: y, onset: k, insertAt: i, flagId: rf = defaultFlag } of batch.harmful) {
-    values.ce.push(positions(k, i + 1, (j) => -Math.log(nextAfter(now, [...x, ...y.slice(0, j)])[rf] ?? 0)));
+  for (const sequence of batch.harmful) {
+    const {
+      prompt: x,
+      response: y,
+      onset: k,
+      insertAt: i,
+      flagId: rf = defaultFlag,
+      perturbation,
+    } = sequence;
+    values.ce.push(
+      positions(k, i + 1, (j) => -Math.log(nextAfter(now, [...x, ...y.slice(0, j)], perturbation)[rf] ?? 0)),
+    );
     values.post.push(
       positions(i, y.length, (t) =>
-        kl([...x, ...y.slice(0, i), rf, ...y.slice(i, t)], [...x, ...y.slice(0, t)]),
+        kl([...x, ...y.slice(0, i), rf, ...y.slice(i, t)], [...x, ...y.slice(0, t)], perturbation),
       ),
     );
   }

@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
@@ -9,6 +10,7 @@ import { RED_FLAG_DEFAULTS, type RedFlagTraining, trainRedFlag } from "../../src
 import { addRedFlag, type FlaggedModel } from "../../src/flag/vocab.js";
 import type { Example } from "../../src/formats/jsonl.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
+import type { TrainStep } from "../../src/train/trainer.js";
 import { temporaryFolder } from "../formats/helpers.js";
 import { baseline, llama, loudModel, mistral } from "../model/tiny.js";
 
@@ -120,7 +122,9 @@ describe("a run", () => {
     const flagged = await fresh();
     const run = trainRedFlag(flagged, { ...training, lr: 1e30, clip: Infinity });
     await expect(run).rejects.toThrow(DivergenceError);
-    await expect(run).rejects.toThrow(/^step [23](, batch 1: (ce|post|benign) is|: the gradient's norm is)/);
+    await expect(run).rejects.toThrow(
+      /^step [23](, batch 1: (ce|post|benign) is|: the gradient's norm is).* \(harmful examples \d, \d, benign examples \d, \d\)$/,
+    );
   });
 
   it("ends by its signal between two steps, and keeps what it learned", async () => {
@@ -140,6 +144,33 @@ describe("a run", () => {
     expect(await values(flagged)).toEqual(await values(whole));
   });
 
+  it("goes on from its checkpoint as if it had never stopped, and clears it when it is saved", async () => {
+    const whole = await fresh();
+    const { steps } = await trainRedFlag(whole, training);
+    const numbers = (run: readonly TrainStep[]) => run.map(({ tokensPerSecond: _, ...step }) => step);
+
+    const folder = await temporaryFolder();
+    const kept = join(folder, "run");
+    const options = { ...training, checkpoint: { folder: kept, every: 2, resume: true } };
+    const controller = new AbortController();
+    const onStep = ({ step }: TrainStep) => {
+      if (step === 3) controller.abort(new Error("enough"));
+    };
+    const ended = trainRedFlag(await fresh(), { ...options, onStep, signal: controller.signal });
+    await expect(ended).rejects.toThrow("enough");
+    const other = trainRedFlag(await fresh(), { ...options, benign: benign.slice(1) });
+    await expect(other).rejects.toThrow(/is of another run: benign data differ$/);
+
+    const flagged = await fresh();
+    const seen: number[] = [];
+    const run = await trainRedFlag(flagged, { ...options, onStep: ({ step }) => seen.push(step) });
+    expect(seen).toEqual([4, 5, 6]);
+    expect(numbers(run.steps)).toEqual(numbers(steps));
+    expect(await values(flagged)).toEqual(await values(whole));
+    await run.save(join(folder, "adapter"));
+    expect(await readdir(folder)).toEqual(["adapter"]);
+  });
+
   it("adapts only the layers asked for", async () => {
     const flagged = await fresh();
     await trainRedFlag(flagged, { ...training, targets: ["q", "down"], steps: 1 });
@@ -149,6 +180,8 @@ describe("a run", () => {
       "layers.1.q",
       "layers.1.down",
     ]);
+    await trainRedFlag(flagged, { ...training, targets: ["layers.1.up", "k"], steps: 1 });
+    expect(flagged.adapter?.config.targets).toEqual(["layers.0.k", "layers.1.k", "layers.1.up"]);
   });
 
   it("takes a warm-up below 1 as a share of the steps", async () => {
@@ -179,10 +212,12 @@ describe("what is refused", () => {
     [{ lr: -1 }, /^lr must/],
     [{ lr: Number.NaN }, /^lr must/],
     [{ alpha: -1 }, /^alpha must/],
+    [{ dropout: 1 }, /^dropout must be in \[0, 1\), got 1/],
     [{ clip: -1 }, /^clip must/],
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
     [{ placement: "random" }, /^placement must be uniform/],
+    [{ divergence: 1 }, /^divergence must be 0 or a number above 1/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],
     [{ loss: { reduction: "max" } }, /^reduction must be mean or sum, got 'max'/],

@@ -72,8 +72,41 @@ describe.each([tinyLlama, tinyMistral, tinyGpt2])("$architecture", (config) => {
   test("without rows and facts, and for some layers only", async () => {
     const some = linearLayers(config).filter((layer) => layer.startsWith("layers.1"));
     const data = { ...someAdapter(config, some), rows: null, facts: null };
-    expect(await read(await edited(data, config, { layers_to_transform: [1] }), config)).toEqual(data);
+    const files = await edited(data, config);
+    const json = JSON.parse(new TextDecoder().decode(files["adapter_config.json"]));
+    expect([json.target_modules, json.layers_to_transform]).toEqual([data.targets, [1]]);
+    expect(await read(files, config)).toEqual(data);
   });
+});
+
+test.each<[ModelConfig, string[], string[]]>([
+  // GPT-2 calls the last layers of attention and MLP by the same name.
+  [
+    tinyGpt2,
+    ["layers.0.output", "layers.1.output"],
+    ["transformer.h.0.attn.c_proj", "transformer.h.1.attn.c_proj"],
+  ],
+  [
+    tinyLlama,
+    ["layers.0.q", "layers.1.up"],
+    ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"],
+  ],
+])("layers that no short name tells apart are written by full names: %#", async (config, layers, targets) => {
+  const data = someAdapter(config, layers);
+  const files = await edited(data, config);
+  const json = JSON.parse(new TextDecoder().decode(files["adapter_config.json"]));
+  expect([json.target_modules, json.layers_to_transform]).toEqual([targets, null]);
+  expect(await read(files, config)).toEqual({ ...data, targets, facts: null });
+});
+
+test("the dropout of training is kept", async () => {
+  const data = { ...someAdapter(tinyLlama), dropout: 0.1 };
+  const files = await edited(data, tinyLlama);
+  expect(JSON.parse(new TextDecoder().decode(files["adapter_config.json"])).lora_dropout).toBe(0.1);
+  expect((await read(files, tinyLlama)).dropout).toBe(0.1);
+  const error = await rejection(read(await edited(data, tinyLlama, { lora_dropout: 1 }), tinyLlama));
+  expect(error).toBeInstanceOf(FormatError);
+  expect(error.message).toMatch(/adapter_config\.json: 'lora_dropout' must be a number in \[0, 1\), got 1/);
 });
 
 test("names and settings are PEFT's", async () => {

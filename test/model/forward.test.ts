@@ -51,6 +51,21 @@ describe.each(WASM)("forward on $name", ({ create }) => {
       },
     );
 
+    it("of a batch over a cache that was cut, in pieces", async () => {
+      const cache = new KVCache(backend, config, ids.length, 2);
+      const other = ids.map((id) => (id + 5) % config.vocabSize);
+      const both = (from: number, to: number) => [...ids.slice(from, to), ...other.slice(from, to)];
+      await logitsOf(model, both(0, 4), { cache, batch: 2 });
+      await logitsOf(model, both(1, 3), { cache, batch: 2 });
+      cache.truncate(4);
+      const found = await logitsOf(model, both(4, ids.length), { cache, batch: 2 });
+      const alone = await logitsOf(model, other);
+      const rest = (ids.length - 4) * config.vocabSize;
+      expect(maxDifference(found.slice(0, rest), full.slice(-rest))).toBeLessThan(1e-5);
+      expect(maxDifference(found.slice(rest), alone.slice(-rest))).toBeLessThan(1e-5);
+      cache.dispose();
+    });
+
     it("over a cache that was cut and went on with other ids", async () => {
       const cache = new KVCache(backend, config, ids.length);
       await logitsOf(model, ids.slice(0, 5), { cache });
@@ -116,7 +131,9 @@ describe("what forward refuses", () => {
   ])("%s: a batch over a cache, and more than context or cache hold", async (_, config) => {
     const model = await loudModel(backend, config);
     const cache = new KVCache(backend, config, 6);
-    expect(() => attempt(model, [1, 2], { cache, batch: 2 })).toThrow(/holds one sequence/);
+    expect(() => attempt(model, [1, 2], { cache, batch: 2 })).toThrow(
+      /cache holds 1 sequences, got a batch of 2/,
+    );
     attempt(model, [1, 2, 3, 4], { cache });
     expect(() => attempt(model, [5, 6, 7], { cache })).toThrow(/7 positions, but the cache holds 6/);
     // The refusal left the cache as it was.

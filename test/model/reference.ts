@@ -125,13 +125,21 @@ function mlp(m: ReferenceModel, layer: string, x: Row): Row {
 
 const plus = (a: Row, b: Row) => a.map((value, i) => value + (b[i] ?? 0));
 
-/** The logits after every id of one sequence. */
-export function referenceLogits(m: ReferenceModel, ids: readonly number[]): Row[] {
+/**
+ * The logits after every id of one sequence.
+ * @param perturbation (ids, hidden) in one row: added to the input embeddings
+ */
+export function referenceLogits(
+  m: ReferenceModel,
+  ids: readonly number[],
+  perturbation?: ArrayLike<number>,
+): Row[] {
   const { config } = m;
   const d = config.hiddenSize;
   const embed = weight(m, "embed");
   let xs: Row[] = ids.map((id, t) => {
-    const x = Array.from(m.input.get(id) ?? embed.slice(id * d, (id + 1) * d));
+    const row = Array.from(m.input.get(id) ?? embed.slice(id * d, (id + 1) * d));
+    const x = row.map((value, i) => value + (perturbation?.[t * d + i] ?? 0));
     if (config.position.kind === "rope") return x;
     return plus(x, Array.from(weight(m, "positions").slice(t * d, (t + 1) * d)));
   });

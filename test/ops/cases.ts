@@ -5,6 +5,7 @@ import { attentionCases } from "./attention.js";
 import type { OpCase } from "./case.js";
 import { columnsCases } from "./columns.js";
 import { crossEntropyCases } from "./cross-entropy.js";
+import { dropoutCases } from "./dropout.js";
 import { embeddingCases } from "./embedding.js";
 import { embeddingQuantisedCases } from "./embedding-quantised.js";
 import { fillCases } from "./fill.js";
@@ -37,6 +38,7 @@ export const cases: Readonly<Record<string, readonly OpCase[]>> = {
   rope: ropeCases,
   swiglu: swigluCases,
   gelu: geluCases,
+  dropout: dropoutCases,
   embedding: embeddingCases,
   embedding_quantised: embeddingQuantisedCases,
   cross_entropy: crossEntropyCases,

@@ -3,8 +3,8 @@ import { parseHTML } from "linkedom";
 import { type Content, html, Markup } from "./html.js";
 
 /**
- * Width that charts are drawn at, in their own pixels. A phone shows them at about four fifths of it and a desktop's
- * column at a little more than all, so that type stays readable on both.
+ * Width that charts are drawn at, in their own pixels. A phone shows them at about four fifths of it and a
+ * desktop's column at a little more than all, so that type stays readable on both.
  */
 export const CHART_WIDTH = 460;
 
@@ -33,7 +33,10 @@ export function lineStyle(index: number): LineStyle {
   };
 }
 
-/** A chart as an inline SVG that takes its colours from the page. `label` says what it shows to who cannot see it. */
+/**
+ * A chart as an inline SVG that takes its colours from the page.
+ * @param label what it shows, for who cannot see it
+ */
 export function chart(label: string, { x, ...options }: Plot.PlotOptions): Markup {
   const { document } = parseHTML("<!doctype html><html><body></body></html>");
   const svg = Plot.plot({

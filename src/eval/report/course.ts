@@ -41,7 +41,7 @@ function alongFigure(along: readonly AlongResult[]): Markup | null {
   });
   const key = legend(
     sides.map(({ name, style, bands }) => ({
-      name: `${name}, ${counted(bands[0]?.count ?? 0, "response")}`,
+      name: `${name}, n = ${bands[0]?.count ?? 0}`,
       swatch: lineSwatch(style),
     })),
   );

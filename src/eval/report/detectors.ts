@@ -22,7 +22,7 @@ const LOWEST_RATE = 0.001;
 export function detectorSection({ detectors, data }: Evaluation): Markup | null {
   if (detectors.length === 0) return null;
   return html`${detectorTable(detectors)}
-${rocFigures(detectors, data.benign.examples)}`;
+${rocFigures(detectors, data.benign.examples - data.benign.left_out)}`;
 }
 
 function detectorTable(detectors: readonly DetectorResult[]): Markup {

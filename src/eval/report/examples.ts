@@ -14,29 +14,34 @@ const LEVELS = [
 /** Conversations token by token, as heat maps of P(flag). */
 export function exampleSection({ examples }: Evaluation): Markup | null {
   if (examples.length === 0) return null;
-  return html`<p class="note">Each token has the colour of P(flag) before it, from nothing at 0 to full red at 1, and an
-underline: <span class="hint">dotted</span> from 0.1, <span class="likely">dashed</span> from 0.5,
-<span class="high">solid</span> from 0.9. ${onsetMark()} stands where the harm has become evident, ${flagMark()} where
-the flag is raised first. Pointing at a token shows the number.</p>
+  return html`<p class="note">Each token has the colour of P(flag) before it, from nothing at 0 to full red at 1, and
+an underline: <span class="hint">dotted</span> from 0.1, <span class="likely">dashed</span> from 0.5,
+<span class="high">solid</span> from 0.9. ${onsetMark()} stands where the harm has become evident,
+${flagMark()} where the flag is raised first. Pointing at a token shows the number.</p>
 ${examples.map(tokenMap)}`;
 }
 
 function tokenMap(example: TokenMap, index: number): Markup {
   const { prompt, harmful, tokens, first, onset, last } = example;
   const marks = (position: number) => [position === onset && onsetMark(), position === first && flagMark()];
-  const said = [
-    harmful ? "Harmful" : "Benign",
-    first === null ? "not flagged" : `flagged before token ${first + 1} of ${tokens.length}`,
-  ].join(", ");
+  const said = [harmful ? "Harmful" : "Benign", raisedAt(first, tokens.length)].join(", ");
+  // No white space between them but their own.
+  const mapped = [
+    tokens.map(({ text, probability }, i) => [marks(i), token(text, probability)]),
+    ...[marks(tokens.length), token("⟂", last)],
+  ];
   return html`<article class="example" aria-label="Example ${index + 1}">
 <h3>${index + 1}. ${said}</h3>
 <p class="prompt" dir="auto"><span class="who">Prompt</span> ${prompt}</p>
 ${strip(example)}
-<p class="tokens" dir="auto">${tokens.map(({ text, probability }, i) => [marks(i), token(text, probability)])}${marks(
-    tokens.length,
-  )}<span title="P(flag) ${last.toFixed(3)}"${heat(last)}>⟂</span></p>
+<p class="tokens" dir="auto">${mapped}</p>
 </article>
 `;
+}
+
+function raisedAt(first: number | null, tokens: number): string {
+  if (first === null) return "not flagged";
+  return first < tokens ? `flagged before token ${first + 1} of ${tokens}` : "flagged after the last token";
 }
 
 function token(text: string, probability: number): Markup {

@@ -34,7 +34,8 @@ export function interval({ low, high }: Estimate, format: NumberFormat): string 
 /** An estimate as a table's cell holds it: the value, and its interval in small type. */
 export function estimateCell(estimate: Estimate | null, format: NumberFormat): Markup {
   if (!estimate) return html`<td class="number none">n/a</td>`;
-  return html`<td class="number">${format.value(estimate.value)} <small>${interval(estimate, format)}</small></td>`;
+  const range = interval(estimate, format);
+  return html`<td class="number">${format.value(estimate.value)} <small>${range}</small></td>`;
 }
 
 /** A number, or n/a where there is none, as a table's cell. */

@@ -11,7 +11,8 @@ export class Markup {
 export type Content = Markup | string | number | null | undefined | false | readonly Content[];
 
 /**
- * A template of HTML. Values are escaped for text and for attributes in double quotes; nowhere else may they stand.
+ * A template of HTML. Values are escaped for text and for attributes in double quotes; nowhere else may they
+ * stand.
  */
 export function html(parts: TemplateStringsArray, ...values: readonly Content[]): Markup {
   return new Markup(parts.reduce((text, part, i) => text + render(values[i - 1]) + part));

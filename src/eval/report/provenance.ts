@@ -12,7 +12,8 @@ ${textCell(html`<code>${path}</code>`)}${count(examples)}${count(generated)}${co
   );
   const numbers = ["Examples", "Responses generated", "Left out"].map(numberColumn);
   return html`${table("Data", [textColumn("Class"), textColumn("File"), ...numbers], rows)}
-<p class="note">Left out: what does not fit into the model's context, or has no prompt.</p>`;
+<p class="note">Left out: what does not fit into the model's context, has no prompt, or becomes harmful only past the
+cut response.</p>`;
 }
 
 /** All that is needed to make the figures again. */
@@ -33,7 +34,8 @@ export function runSection({ run }: Evaluation): Markup {
     ["Date", html`<time datetime="${run.date}">${run.date}</time>`],
   ];
   const known = facts.filter(([, value]) => value !== false);
-  return html`<pre class="command" tabindex="0" aria-label="Command line"><code>${run.command.map(shellWord).join(" ")}</code></pre>
+  const command = run.command.map(shellWord).join(" ");
+  return html`<pre class="command" tabindex="0" aria-label="Command line"><code>${command}</code></pre>
 <dl class="facts">
 ${known.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>\n`)}</dl>`;
 }

@@ -1,6 +1,6 @@
 /**
- * The page's rules. Fonts are the system's. The dark palette is for screens only, so that paper is always light. A chart
- * is as wide as its column; only tables, which cannot shrink, scroll, each in its own box.
+ * The page's rules. Fonts are the system's. The dark palette is for screens only, so that paper is always light. A
+ * chart is as wide as its column; only tables, which cannot shrink, scroll, each in its own box.
  */
 export const STYLE = `
 :root {

@@ -137,7 +137,8 @@ function settingsTable(settings: readonly Setting[], parameters: readonly string
       const found = points.map((point) => point[field]);
       const range =
         found.length > 1 && `${format.bare(Math.min(...found))} to ${format.bare(Math.max(...found))}`;
-      return html`<td class="number">${format.value(mean(found))} ${range && html`<small>${range}</small>`}</td>`;
+      const small = range && html`<small>${range}</small>`;
+      return html`<td class="number">${format.value(mean(found))} ${small}</td>`;
     });
     return html`<tr><th scope="row">${number}</th>${values.map((value) => html`<td class="number">${value}</td>`)}
 <td class="number">${points.map(({ seed }) => seed).join(", ")}</td>${cells}</tr>
