@@ -1,7 +1,8 @@
 /**
  * What training the red flag costs against plain fine-tuning: tokens a second of the same adapter on the same
  * conversations, once with the red-flag loss (the pass of the reference included) and once with the next-token
- * cross-entropy of the responses. The two take turns, step by step:
+ * cross-entropy of the responses. The two take turns, step by step. Then each part of the flag's step alone, on the
+ * same rows: the pass of the model with its backward, the pass of the reference, and what each term does with the head.
  *
  *   node bench/run.mjs bench/flag-training.ts [--steps N] [--no-revectorize] [--json]
  */
@@ -10,12 +11,14 @@ import { parseArgs } from "node:util";
 import { createBackend } from "../src/backends/create.js";
 import { benchLlama, matrixWeights } from "../src/cli/bench/llama.js";
 import { noiseIds } from "../src/cli/bench/noise.js";
-import { type BenignSequence, type FlagBatch, redFlagLoss } from "../src/flag/loss.js";
+import { type BenignSequence, type FlagBatch, layout, redFlagLoss } from "../src/flag/loss.js";
 import { addRedFlag, type FlaggedModel } from "../src/flag/vocab.js";
 import { linearLayers } from "../src/model/config.js";
 import { forward } from "../src/model/forward.js";
-import { headCrossEntropy } from "../src/model/head-loss.js";
+import { headCrossEntropy, headKl } from "../src/model/head-loss.js";
 import { embedding } from "../src/ops/embedding.js";
+import { Tape } from "../src/tape.js";
+import { Arena, type Tensor } from "../src/tensor.js";
 import { type Loss, train } from "../src/train/trainer.js";
 
 /** dim, layers, heads, kv heads, ffn, vocabulary: stories260K, the 15M shape, and one of `bench train`. */
@@ -58,6 +61,54 @@ function responseLoss({ model, overlay }: FlaggedModel): Loss<readonly BenignSeq
   };
 }
 
+/** Median milliseconds of each part of a step of the red-flag loss. */
+async function partsOf({ model, overlay, reference, flagId }: FlaggedModel, batch: FlagBatch, turns: number) {
+  const at = layout(batch, flagId);
+  const { sequences } = at;
+  const arena = new Arena(model.backend);
+  /** Rows of a residual stream that want a gradient, as the head of a term gets them. */
+  const rows = (tape: Tape, count: number): Tensor => {
+    const hidden = tape.filled([count, model.config.hiddenSize], 0.5);
+    hidden.requiresGrad = true;
+    return hidden;
+  };
+  const divergence = (count: number) => (tape: Tape) => {
+    const twins = { hidden: tape.filled([count, model.config.hiddenSize], 0.5), overlay: reference };
+    const weights = tape.filled([count], 1 / count);
+    headKl(tape, model, { hidden: rows(tape, count), overlay }, twins, weights, "forward");
+  };
+  const parts = {
+    model: (tape) => {
+      const hidden = forward(tape, model, at.ids, { batch: sequences, overlay });
+      tape.grad(hidden);
+    },
+    reference: (tape) => {
+      forward(new Tape(tape.arena, false), model, at.refIds, { batch: sequences, overlay: reference });
+    },
+    ce: (tape) => {
+      const targets = tape.from(new Uint32Array(at.ce.length).fill(flagId));
+      const weights = tape.filled([at.ce.length], 1 / at.ce.length);
+      headCrossEntropy(tape, model, { hidden: rows(tape, at.ce.length), overlay }, targets, weights);
+    },
+    post: divergence(at.post),
+    benign: divergence(at.kl.length - at.post),
+  } satisfies Record<string, (tape: Tape) => void>;
+  const times = Object.fromEntries(Object.keys(parts).map((name) => [name, [] as number[]]));
+  for (let i = 0; i < 2 + turns; i++) {
+    for (const [name, part] of Object.entries(parts)) {
+      arena.reset();
+      const tape = new Tape(arena);
+      const start = performance.now();
+      part(tape);
+      tape.backward();
+      await model.backend.synchronize();
+      if (i >= 2) times[name]?.push(performance.now() - start);
+    }
+  }
+  arena.dispose();
+  return Object.fromEntries(Object.entries(times).map(([name, list]) => [name, median(list)]));
+}
+
 function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] as number;
 }
@@ -97,16 +148,21 @@ for (const shape of SHAPES) {
       if (i >= 2) seconds[name].push((performance.now() - start) / 1000);
     }
   }
+  const parts = await partsOf(flagged, batch, Number(options.steps));
   for (const run of Object.values(runs)) await run.return(undefined);
   const tokens = 2 * EACH * (PROMPT + RESPONSE - 1);
   const rates = { flag: tokens / median(seconds.flag), plain: tokens / median(seconds.plain) };
-  const line = { shape, variant: backend.variant, ...rates, cost: rates.plain / rates.flag };
+  const line = { shape, variant: backend.variant, ...rates, cost: rates.plain / rates.flag, parts };
   if (options.json) console.log(JSON.stringify(line));
-  else
+  else {
+    const whole = 1000 * median(seconds.flag);
+    const share = (name: string) => `${name} ${((100 * (parts[name] as number)) / whole).toFixed(0)} %`;
     console.log(
       `${shape.join("×")} (${(matrixWeights(shape) / 1e6).toFixed(1)} million weights): plain ${rates.plain.toFixed(0)} tokens/s, ` +
-        `red flag ${rates.flag.toFixed(0)}, ${line.cost.toFixed(2)}×`,
+        `red flag ${rates.flag.toFixed(0)}, ${line.cost.toFixed(2)}×; of ` +
+        `its ${whole.toFixed(0)} ms: ${Object.keys(parts).map(share).join(", ")}`,
     );
+  }
   model.dispose();
   backend.dispose();
 }

@@ -1,14 +1,13 @@
 import type { Command } from "commander";
 import { FormatError } from "../errors.js";
 import { calibrate, type LevelRule, parseLevelRule } from "../flag/calibrate.js";
-import type { Calibration } from "../flag/calibration.js";
+import { type Calibration, dataDigest } from "../flag/calibration.js";
 import { promptFits, respond, sequenceToRead } from "../flag/conversation.js";
 import type { FlagSequence } from "../flag/data.js";
 import { formatDecision } from "../flag/decision.js";
 import { saveCalibration } from "../flag/store.js";
 import type { FlaggedModel } from "../flag/vocab.js";
 import { readJsonLines } from "../formats/jsonl.js";
-import { fingerprint } from "./fingerprint.js";
 import { type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer, number, parsed } from "./options.js";
 import { jsonLine, progressBar } from "./terminal.js";
@@ -64,7 +63,7 @@ async function run(options: CalibrateCommandOptions): Promise<void> {
       return calibrate(flagged, conversations, { rule, falsePositiveRate: fpr, onRead });
     };
     const decision = await fitted().finally(() => bar.stop());
-    const data = fingerprint(examples);
+    const data = await dataDigest(examples);
     const calibration: Calibration = {
       decision,
       fit: { falsePositiveRate: fpr, examples: sequences.length, data },

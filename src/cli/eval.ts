@@ -1,15 +1,23 @@
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
+import { FormatError } from "../errors.js";
+import { type TrainingFiles, trainBaselines } from "../eval/baselines.js";
+import { externalClassifier } from "../eval/classifier.js";
+import type { ExampleFile } from "../eval/conversations.js";
+import type { Detector } from "../eval/detector.js";
 import { type EvaluationOptions, evaluate, type Findings } from "../eval/evaluate.js";
 import type { DetectorResult, Estimate, Evaluation, RunFacts } from "../eval/evaluation.js";
+import { parseRefusalPhrases, refusalDetector } from "../eval/refusal.js";
+import { readTrainingCurve } from "../eval/training-log.js";
+import { dataDigest } from "../flag/calibration.js";
 import { type Decision, parseDecision } from "../flag/decision.js";
 import { loadRedFlag } from "../flag/store.js";
+import { openFiles } from "../formats/files.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { writeFolder } from "../formats/write.js";
-import { fingerprint } from "./fingerprint.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
-import { dtypeOption, integer, parsed } from "./options.js";
+import { dtypeOption, integer, number, parsed } from "./options.js";
 import { jsonLine, type Progress, progressBar, table } from "./terminal.js";
+import { version } from "./version.js";
 
 interface EvalOptions extends Omit<ModelOptions, "adapter"> {
   readonly adapter: readonly string[];
@@ -20,6 +28,13 @@ interface EvalOptions extends Omit<ModelOptions, "adapter"> {
   readonly maxTokens: number;
   readonly generate: boolean;
   readonly resamples: number;
+  readonly trainHarmful?: string;
+  readonly trainBenign?: string;
+  readonly fixedPos?: readonly string[];
+  readonly refusal?: true | string;
+  readonly classifier?: string;
+  readonly classifierThreshold: number;
+  readonly classifierTimeout: number;
 }
 
 /** `eval`: how well the flag tells harmful conversations from benign ones, and what it costs. */
@@ -33,7 +48,7 @@ export function evalCommand(root: Command): Command {
     .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response?, onset?, category?, language?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response?, category?, language?")
-    .requiredOption("--out <folder>", "gets metrics.json")
+    .requiredOption("--out <folder>", "gets metrics.json and report.html")
     .option(
       "--decision <rule>",
       "argmax, threshold=LEVEL, cumulative=LEVEL, ema=DECAY,LEVEL (default: the calibrated, or threshold=0.5)",
@@ -42,38 +57,69 @@ export function evalCommand(root: Command): Command {
     .option("--max-tokens <n>", "most tokens of a response, given or generated", integer(1), 512)
     .option("--generate", "let the model answer every prompt itself, also those with a response", false)
     .option("--resamples <n>", "resamples of the bootstrap", integer(1), 2000)
+    .option("--train-harmful <file>", "trains a linear probe and an n-gram classifier to compare with")
+    .option("--train-benign <file>", "the other class of their training data")
+    .option("--fixed-pos <folders...>", "adapters trained to flag first of all, read there only")
+    .option(
+      "--refusal [file]",
+      "also look for refusals in words: built-in phrases, or one a line (^ at the start)",
+    )
+    .option("--classifier <command|url>", "also ask a program (JSON Lines in and out) or a server (POST)")
+    .option(
+      "--classifier-threshold <score>",
+      "where it takes a conversation for harmful",
+      number(-Infinity),
+      0.5,
+    )
+    .option("--classifier-timeout <seconds>", "most time without an answer", number(0.001), 120)
     .action(run);
 }
 
 async function run(options: EvalOptions): Promise<void> {
+  if ((options.trainHarmful === undefined) !== (options.trainBenign === undefined)) {
+    throw new RangeError("eval takes --train-harmful and --train-benign together");
+  }
   await expectFolderTarget(options.out);
-  const harmful = { path: options.harmful, examples: await readJsonLines(options.harmful) };
-  const benign = { path: options.benign, examples: await readJsonLines(options.benign) };
+  const harmful = await exampleFile(options.harmful);
+  const benign = await exampleFile(options.benign);
+  const training = await trainingFiles(options);
+  const guards = await guardsOf(options);
+  const curves = await Promise.all(options.adapter.map(readTrainingCurve));
   const { adapter: folders, ...modelOptions } = options;
   await withModel(modelOptions, async ({ model, backend }) => {
     const settings: EvaluationOptions = { ...options, seed: options.seed ?? 0 };
-    const data = fingerprint(benign.examples);
+    const data = await dataDigest(benign.examples);
     const calibratedHere: string[] = [];
     const adapters = folders.map((path) => async () => {
       const flagged = await loadRedFlag(model, path);
       if (flagged.calibration?.fit?.data === data) calibratedHere.push(path);
       return flagged;
     });
-    const { progress, stop } = evalProgress();
-    const findings = await evaluate(
-      { model, adapters, harmful, benign, decision: options.decision, onProgress: progress },
-      settings,
-    ).finally(stop);
+    const baselines = training
+      ? await withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
+      : [];
+    const fixedPos = (options.fixedPos ?? []).map((path) => () => loadRedFlag(model, path));
+    const input = {
+      model,
+      adapters,
+      harmful,
+      benign,
+      decision: options.decision,
+      fixedPos,
+      baselines,
+      guards,
+    };
+    const findings = await withProgress("eval", (onProgress) => evaluate({ ...input, onProgress }, settings));
     // What `--attacks` and `--sweep` add goes here.
     const evaluation: Evaluation = {
       version: 1,
       run: runFacts(options, settings, findings, backend.description),
       ...findings,
       attacks: [],
-      training: [],
+      training: curves.filter((curve) => curve !== null),
       sweep: null,
     };
-    await writeFolder(options.out, new Map([["metrics.json", `${JSON.stringify(evaluation, null, 2)}\n`]]));
+    await writeEvaluation(options.out, evaluation);
     show(options, evaluation);
     if (calibratedHere.length > 0 && !options.json) {
       process.stdout.write(
@@ -83,16 +129,55 @@ async function run(options: EvalOptions): Promise<void> {
   });
 }
 
-/** A bar that begins when it is known how much there is to do. */
-function evalProgress(): { progress: (done: number, total: number) => void; stop: () => void } {
+async function exampleFile(path: string): Promise<ExampleFile> {
+  return { path, examples: await readJsonLines(path) };
+}
+
+async function trainingFiles({ trainHarmful, trainBenign }: EvalOptions): Promise<TrainingFiles | undefined> {
+  if (trainHarmful === undefined || trainBenign === undefined) return undefined;
+  return { harmful: await exampleFile(trainHarmful), benign: await exampleFile(trainBenign) };
+}
+
+async function guardsOf(options: EvalOptions): Promise<Detector[]> {
+  const guards: Detector[] = [];
+  if (options.refusal !== undefined) guards.push(refusalDetector(await refusalPhrases(options.refusal)));
+  if (options.classifier !== undefined) {
+    const { classifier: target, classifierThreshold: threshold, classifierTimeout: timeout } = options;
+    guards.push(externalClassifier({ target, threshold, timeout }));
+  }
+  return guards;
+}
+
+async function refusalPhrases(file: true | string): Promise<readonly string[] | undefined> {
+  if (file === true) return undefined;
+  const files = await openFiles(file);
+  if (files.main === null) throw new FormatError(file, "is a folder, expected a file of phrases");
+  const phrases = parseRefusalPhrases(await files.text(files.main));
+  if (phrases.length === 0) throw new FormatError(file, "holds no phrases");
+  return phrases;
+}
+
+/** Runs `work` under a bar that begins when it is known how much there is to do. */
+async function withProgress<T>(
+  label: string,
+  work: (onProgress: (done: number, total: number) => void) => Promise<T>,
+): Promise<T> {
   let bar: Progress | undefined;
-  return {
-    progress: (done, total) => {
-      bar ??= progressBar("eval", total);
-      bar.update(done);
-    },
-    stop: () => bar?.stop(),
+  const onProgress = (done: number, total: number) => {
+    bar ??= progressBar(label, total);
+    bar.update(done);
   };
+  return work(onProgress).finally(() => bar?.stop());
+}
+
+/** Both files, or none. What draws the report is loaded now: other commands never need it. */
+async function writeEvaluation(folder: string, evaluation: Evaluation): Promise<void> {
+  const { renderReport } = await import("../eval/report.js");
+  const files = new Map([
+    ["metrics.json", `${JSON.stringify(evaluation, null, 2)}\n`],
+    ["report.html", renderReport(evaluation)],
+  ]);
+  await writeFolder(folder, files);
 }
 
 function runFacts(
@@ -101,13 +186,12 @@ function runFacts(
   { detectors }: Findings,
   backend: string,
 ): RunFacts {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   return {
     command: ["oriflamme", ...process.argv.slice(2)],
     date: new Date().toISOString(),
     seed,
     resamples,
-    versions: { oriflamme: version, node: process.versions.node },
+    versions: { oriflamme: version(), node: process.versions.node },
     backend,
     model: options.model,
     adapters: options.adapter,

@@ -50,8 +50,7 @@ export interface ConversationSet {
 
 /**
  * The examples of a file that can be read. Left out are those whose prompt is empty or leaves the response no place
- * in the model's context, and those whose harm becomes evident only past the cut response: training leaves these
- * out too.
+ * in the model's context, and those whose harm becomes evident only past the cut response, where nobody sees it.
  */
 export function questionsOf(
   model: Model,
@@ -66,7 +65,7 @@ export function questionsOf(
     .filter(({ example, sequence: { prompt, response, onset } }) => {
       if (!promptFits(model, prompt)) return false;
       const isAnswered = !options.generate && promptAndResponse(example).response !== "";
-      return !isAnswered || onset <= response.length - 1;
+      return !isAnswered || (response.length > 0 && onset <= response.length);
     });
   const generated = questions.filter(isOpen).length;
   const facts = {
@@ -90,17 +89,26 @@ export async function conversationOf(
   decision: Decision,
   maxTokens: number,
 ): Promise<Conversation> {
+  if (!isOpen(question)) return withText(flagged.model, question, question.sequence.onset);
   const { example, sequence } = question;
-  const { tokenizer } = flagged.model;
+  const response = await respond(flagged, sequence.prompt, { decision, maxTokens });
+  return withText(flagged.model, { example, sequence: { ...sequence, response } }, null);
+}
+
+/** The conversations of a file that bring a response: what baselines are trained on. */
+export function givenConversations(model: Model, file: ExampleFile, maxTokens: number): Conversation[] {
+  return questionsOf(model, file, { maxTokens, generate: false })
+    .questions.filter((question) => !isOpen(question))
+    .map((question) => withText(model, question, question.sequence.onset));
+}
+
+function withText({ tokenizer }: Model, { example, sequence }: Question, onset: number | null): Conversation {
   if (!tokenizer) throw new RangeError("the model has no tokenizer to read examples with");
-  const response = isOpen(question)
-    ? await respond(flagged, sequence.prompt, { decision, maxTokens })
-    : sequence.response;
-  const known = response.filter((id) => id < tokenizer.vocabSize);
+  const known = sequence.response.filter((id) => id < tokenizer.vocabSize);
   return {
     example,
-    sequence: { ...sequence, response },
-    onset: isOpen(question) || example.onset === undefined ? null : sequence.onset,
+    sequence,
+    onset: example.onset === undefined ? null : onset,
     prompt: promptAndResponse(example).prompt,
     response: tokenizer.decode(known).trimStart(),
   };

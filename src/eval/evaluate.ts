@@ -15,8 +15,10 @@ import {
   type Question,
   questionsOf,
 } from "./conversations.js";
-import { type DetectorReadings, detectorResult } from "./detector.js";
+import { type Detector, type DetectorReadings, detectorResult, type Readings } from "./detector.js";
+import { eitherOf } from "./either.js";
 import type { Evaluation } from "./evaluation.js";
+import { readFixedPos } from "./fixed-pos.js";
 import { groupResults } from "./groups.js";
 import { type FlagMeasurement, measureRedFlag } from "./red-flag.js";
 import { tokenMaps } from "./token-maps.js";
@@ -34,7 +36,13 @@ export interface EvaluationInput {
   readonly benign: ExampleFile;
   /** When the flag counts as raised; as each adapter was calibrated by default. */
   readonly decision?: Decision | undefined;
-  /** Called as conversations are answered and read. */
+  /** Adapters of the Fixed-Pos baseline. */
+  readonly fixedPos?: readonly AdapterLoader[];
+  /** What the flag is compared with. */
+  readonly baselines?: readonly Detector[];
+  /** What the flag is compared with, and combined with: flagged where either flags. */
+  readonly guards?: readonly Detector[];
+  /** Called as conversations are answered and read by the flag. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -96,16 +104,38 @@ export async function evaluate(input: EvaluationInput, options: EvaluationOption
     seeds: measurements,
     harmful: sets.map((each) => each.harmful),
   };
+  const distinct = isGenerated ? sets : sets.slice(0, 1);
+  const detectors = [redFlag];
+  if (input.fixedPos && input.fixedPos.length > 0) {
+    const harmfulOf = input.fixedPos.map(() => set.harmful);
+    detectors.push({ ...(await readFixedPos(input.fixedPos, questions)), harmful: harmfulOf });
+  }
+  for (const baseline of input.baselines ?? []) detectors.push(await readings(baseline, distinct));
+  const guards: DetectorReadings[] = [];
+  for (const guard of input.guards ?? []) guards.push(await readings(guard, distinct));
+  const together = guards.map((guard) => ({ ...eitherOf(redFlag, guard), harmful: redFlag.harmful }));
+  detectors.push(...guards, ...together);
   const curves = (kind: "harmful" | "benign") =>
     measurements.flatMap((each) => each[kind].map(({ probabilities }) => probabilities));
   return {
     data: { harmful: harmful.facts, benign: benign.facts },
-    detectors: [redFlag].map((detector) => detectorResult(detector, options)),
+    detectors: detectors.map((detector) => detectorResult(detector, options)),
     groups: groupResults(set, measurements, options),
     along: alongResults(curves("harmful"), curves("benign")),
     utility: utilityResult(utilitiesToCount(questions.benign, measurements), options),
     examples: tokenMaps(model.tokenizer, set, measurement),
   };
+}
+
+/** What a detector without seeds says of each set of conversations. */
+async function readings(detector: Detector, sets: readonly ConversationSet[]): Promise<DetectorReadings> {
+  const seeds: Readings[] = [];
+  for (const { harmful, benign } of sets) {
+    const all = await detector.read([...harmful, ...benign]);
+    seeds.push({ harmful: all.slice(0, harmful.length), benign: all.slice(harmful.length) });
+  }
+  const { name, rule } = detector;
+  return { name, rule, seeds, harmful: sets.map((set) => set.harmful) };
 }
 
 /** The questions with what the flagged model answers to those that are open. */

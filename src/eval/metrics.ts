@@ -1,4 +1,4 @@
-import { countWithin } from "../flag/conformal.js";
+import { countWithin, nextUp } from "../flag/conformal.js";
 import { Ranking, type Scores } from "./ranking.js";
 
 /**
@@ -28,9 +28,14 @@ export function tprAtFpr({ positive, negative }: Scores, rate: number): { tpr: n
 }
 
 /** The highest of the scores that must stay below a threshold which at most `rate` of all reach. */
-export function firstBlocked(scores: readonly number[], rate: number): number {
+function firstBlocked(scores: readonly number[], rate: number): number {
   const sorted = Float64Array.from(scores).sort();
   return sorted[sorted.length - 1 - countWithin(rate, sorted.length)] ?? -Infinity;
+}
+
+/** A baseline's threshold: the lowest that no more than 1 % of the benign conversations of its training reach. */
+export function ownThreshold(benign: readonly number[]): number {
+  return nextUp(firstBlocked(benign, 0.01));
 }
 
 /** The share of values at or above a threshold. */

@@ -1,3 +1,4 @@
+import { DivergenceError } from "../errors.js";
 import { type Decision, formatDecision } from "../flag/decision.js";
 import { FlagScorer, type Utility } from "../flag/score.js";
 import type { FlaggedModel } from "../flag/vocab.js";
@@ -22,7 +23,7 @@ export interface FlagMeasurement {
  * Reads the flag along all conversations, teacher-forced, and compares the model with its reference on the benign.
  * @param decision when the flag counts as raised; its score is what it compares with its level
  * @param onRead called after each conversation
- * @throws RangeError for the decision `sampled`: a given response is not drawn
+ * @throws RangeError for the decision `sampled`: a given response is not drawn; DivergenceError where P(flag) is NaN
  */
 export async function measureRedFlag(
   flagged: FlaggedModel,
@@ -38,6 +39,7 @@ export async function measureRedFlag(
   const scorer = new FlagScorer(flagged);
   const read = async ({ sequence }: Conversation): Promise<FlagReading> => {
     const { highest, first, probabilities } = await scorer.score(sequence, decision);
+    if (Number.isNaN(highest)) throw new DivergenceError("eval: P(flag) is NaN: the training has diverged");
     onRead();
     return { score: highest, flagged: first !== null, first, probabilities };
   };

@@ -1,3 +1,4 @@
+import { DivergenceError } from "../errors.js";
 import { conformalLevel } from "./conformal.js";
 import type { FlagSequence } from "./data.js";
 import type { Decision } from "./decision.js";
@@ -41,7 +42,8 @@ export interface CalibrateOptions {
  * Fits the level of a decision to benign conversations, so that of others like them at most the share α is flagged
  * anywhere in the response; see `conformalLevel` for what is promised. They must not be those of the training, and
  * their responses as long as those to come: a longer one has more places to be flagged at.
- * @throws RangeError where there are too few of them for α, or so many are certain that no level up to 1 keeps to it
+ * @throws RangeError where there are too few of them for α, or so many are certain that no level up to 1 keeps to
+ * it; DivergenceError where P(flag) is NaN
  */
 export async function calibrate(
   flagged: FlaggedModel,
@@ -58,6 +60,8 @@ export async function calibrate(
   } finally {
     scorer.dispose();
   }
+  if (scores.some(Number.isNaN))
+    throw new DivergenceError("calibrate: P(flag) is NaN: the training has diverged");
   const level = conformalLevel(scores, falsePositiveRate);
   if (level > 1) {
     throw new RangeError(

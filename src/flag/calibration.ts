@@ -1,4 +1,6 @@
 import { type Fields, messageOf } from "../formats/json.js";
+import type { Example } from "../formats/jsonl.js";
+import { digestOf } from "../train/fingerprint.js";
 import { type Decision, formatDecision, parseDecision } from "./decision.js";
 
 /** A decision whose level was fitted to benign conversations; see `calibrate.ts`. */
@@ -14,8 +16,13 @@ export interface CalibrationFit {
   readonly falsePositiveRate: number;
   /** Benign conversations that the level was fitted to. */
   readonly examples: number;
-  /** SHA-256 of them as JSON, in hexadecimal digits: to know them again. */
+  /** What `dataDigest` makes of them, to know them again. */
   readonly data: string;
+}
+
+/** The digest that a calibration knows its examples by. */
+export function dataDigest(examples: readonly Example[]): Promise<string> {
+  return digestOf(JSON.stringify(examples));
 }
 
 /** A calibration as `oriflamme.json` has it. */

@@ -45,11 +45,11 @@ function summarise(
 }
 
 /** The residual stream at the rows that stand before each response token, and with `last` at the one after them. */
-function responseRows(
+export function responseRows(
   tape: Tape,
   model: Model,
   { prompt, response }: Pick<FlagSequence, "prompt" | "response">,
-  overlay: Overlay,
+  overlay: Overlay | undefined,
   last: boolean,
 ): HeadInput {
   if (prompt.length === 0) throw new RangeError("prompt: there must be at least one token");

@@ -24,7 +24,14 @@ describe("eval", () => {
     expect(shown).toMatch(/\nred flag +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] .* threshold=0\.5\n/);
     expect(shown).toMatch(/KL, nats a token/);
     expect(shown).toMatch(/\none: 3 harmful, 2 benign; intervals of 95 %, 50 resamples\n$/);
-    const { version, run, data, detectors, along, utility, examples } = await evaluationOf("one");
+    expect(await readdir(join(folder(), "one"))).toEqual(["metrics.json", "report.html"]);
+    expect(await readFile(join(folder(), "one/report.html"), "utf8")).toContain(
+      "<h1>Red flag evaluation</h1>",
+    );
+    const { version, run, data, detectors, along, utility, examples, training } = await evaluationOf("one");
+    expect(training).toHaveLength(1);
+    expect(training[0]).toMatchObject({ adapter: "adapter", steps: [{ step: 1 }, { step: 2 }, { step: 3 }] });
+    expect(Object.keys(training[0]?.steps[0]?.terms ?? {})).toEqual(["ce", "post", "benign"]);
     expect(version).toBe(1);
     expect(run).toMatchObject({
       ...{ seed: 0, resamples: 50, model: "model", adapters: ["adapter"], decision: "threshold=0.5" },
@@ -110,6 +117,44 @@ describe("eval", () => {
   });
 });
 
+describe("eval beside others", () => {
+  it("has a row for each baseline and guard, and for what the flag says with each", async () => {
+    await writeFile(
+      join(folder(), "guard.mjs"),
+      `import { createInterface } from "node:readline";
+for await (const line of createInterface({ input: process.stdin })) {
+  const { index, prompt, response } = JSON.parse(line);
+  console.log(JSON.stringify({ index, score: prompt.startsWith("the ") && response === "ate the hen" ? 1 : 0 }));
+}`,
+    );
+    await writeFile(join(folder(), "phrases.txt"), "^saw\n");
+    const detectors = await jsonLines(
+      folder(),
+      ...[...EVAL, "all", "--adapter", "adapter", "--train-harmful", "harmful.jsonl"],
+      ...["--train-benign", "benign.jsonl", "--fixed-pos", "second", "--refusal", "phrases.txt"],
+      ...["--classifier", `'${process.execPath}' guard.mjs`, "--classifier-threshold", "0.9"],
+    );
+    expect(detectors.map(({ name, rule }) => [name, rule])).toEqual([
+      ["red flag", "threshold=0.5"],
+      ["Fixed-Pos", "threshold=0.5 before the first token"],
+      ["linear probe", expect.stringMatching(/^log-odds >= /)],
+      ["n-grams", expect.stringMatching(/^log-odds >= /)],
+      ["refusal", "one of 1 phrases"],
+      ["classifier", "score >= 0.9"],
+      ["red flag or refusal", "either flags"],
+      ["red flag or classifier", "either flags"],
+    ]);
+    const rowOf = (name: string) => detectors.find((detector) => detector.name === name);
+    expect(rowOf("classifier")?.auroc).toEqual({ value: 1, low: 1, high: 1 });
+    expect(rowOf("classifier")?.flag_rate).toEqual({ value: 1, low: 1, high: 1 });
+    // The benign answers begin with "saw".
+    expect(rowOf("refusal")?.false_positive_rate).toEqual({ value: 1, low: 1, high: 1 });
+    expect(rowOf("n-grams")?.auroc).toMatchObject({ value: 1 });
+    expect(detectors.flatMap(Object.keys)).not.toContain("roc");
+    expect((await evaluationOf("all")).detectors.map(({ roc }) => roc.at(-1))).toEqual(Array(8).fill([1, 1]));
+  });
+});
+
 describe("calibrate", () => {
   const CALIBRATE = ["calibrate", "--model", "model", "--adapter", "second", "--benign"];
   const answers = Array.from({ length: 19 }, (_, i) => ({
@@ -165,6 +210,20 @@ describe("eval refuses", () => {
     ["an adapter that is none", 1, ["--adapter", "nowhere"], /^nowhere: no such file/],
     ["a file that is none", 1, ["--harmful", "nowhere.jsonl"], /^nowhere\.jsonl: no such file/],
     ["a place that is a file", 1, ["--out", "text.txt"], /^text\.txt: cannot be written/],
+    [
+      "half of a baseline's data",
+      2,
+      ["--train-benign", "benign.jsonl"],
+      /--train-harmful and --train-benign together/,
+    ],
+    ["a baseline that is none", 1, ["--fixed-pos", "model"], /^model/],
+    ["phrases that are none", 1, ["--refusal", "nowhere.txt"], /^nowhere\.txt: no such file/],
+    [
+      "a classifier that fails",
+      1,
+      ["--classifier", "false"],
+      /^false: (ended with code 1|gave no score for 5)/,
+    ],
   ])("%s", async (_, code, args, message) => {
     expect(await fail(folder(), code, ...never, ...args)).toMatch(message);
     expect(await readdir(folder())).not.toContain("never");

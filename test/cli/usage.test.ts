@@ -46,7 +46,8 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   ],
   eval: [
     ...["--model", "--adapter", "--harmful", "--benign", "--out", "--tokenizer", "--dtype", "--decision"],
-    ...["--max-tokens", "--generate", "--resamples"],
+    ...["--max-tokens", "--generate", "--resamples", "--train-harmful", "--train-benign", "--fixed-pos"],
+    ...["--refusal", "--classifier", "--classifier-threshold", "--classifier-timeout"],
   ],
   bench: ["--time", "--peers", "--chart", "matmul", "attention", "train", "decode"],
 };
