@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { RED_FLAG_DEFAULTS, trainRedFlag } from "../flag/train.js";
+import { RED_FLAG_DEFAULTS, type RedFlagRun, trainRedFlag } from "../flag/train.js";
 import { addRedFlag } from "../flag/vocab.js";
 import { type Example, readJsonLines } from "../formats/jsonl.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
@@ -26,7 +26,7 @@ export function trainCommand(root: Command): Command {
     .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?, category?")
     .requiredOption("--benign <file>", "JSON Lines: prompt, response")
-    .requiredOption("--out <folder>", "PEFT adapter folder")
+    .requiredOption("--out <folder>", "PEFT adapter folder; with method full a model folder")
     .option("--config <file>", "JSON of hyperparameters")
     .option("--steps <n>", `steps of the optimiser (default: ${RED_FLAG_DEFAULTS.steps})`, integer(1))
     .option(
@@ -57,22 +57,27 @@ async function run(options: TrainCommandOptions): Promise<void> {
         seed,
         harmful,
         benign,
+        onResponse: (done, total) => run.onPreparation(`response ${done} of ${total}`),
         onStep: (step) => run.onStep(step),
         signal: run.signal,
         ...(run.checkpoint && { checkpoint: run.checkpoint }),
       });
       run.stop();
       await result.save(options.out);
-      const { harmful: h, benign: b } = result.leftOut;
+      const { leftOut, completed } = result;
       if (!options.json) {
         const seconds = ((performance.now() - start) / 1000).toFixed(1);
         process.stdout.write(
           `${options.out}: ${steps} steps in ${seconds} s, loss ${result.steps.at(-1)?.loss.toFixed(4)}` +
-            `${h + b > 0 ? `; left out: ${h} harmful, ${b} benign examples` : ""}\n`,
+            `${counted("left out", leftOut)}${counted("completed", completed)}\n`,
         );
       }
     }),
   );
+}
+
+function counted(what: string, { harmful, benign }: RedFlagRun["leftOut"]): string {
+  return harmful + benign > 0 ? `; ${what}: ${harmful} harmful, ${benign} benign examples` : "";
 }
 
 /** The categories that --categories names; those of the data in the order of their names. */

@@ -87,6 +87,11 @@ export class TrainingRun {
     this.#step = steps.length;
   }
 
+  /** Shows what is done before the first step. */
+  onPreparation(detail: string): void {
+    this.#bar.update(0, detail);
+  }
+
   /** Shows and writes down a step. */
   onStep(step: TrainStep): void {
     const line = stepLine(step);

@@ -105,28 +105,47 @@ export interface UsableSequences {
 }
 
 /**
- * Ids of examples for training. Left out are those without a prompt or a response, and of the harmful ones those
- * whose onset lies past the cut response.
+ * Ids of examples for training, all of them.
  * @throws RangeError naming the harmful example whose category has no flag
  */
+export function trainingSequences(
+  tokenizer: Tokenizer,
+  examples: readonly Example[],
+  kind: "harmful" | "benign",
+  options: TrainingSequenceOptions,
+): FlagSequence[] {
+  return examples.map((example, index) => ({
+    ...toSequence(tokenizer, example, options),
+    index,
+    ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
+  }));
+}
+
+/**
+ * Those that training can use: left out are sequences without a prompt or a response, and of the harmful ones those
+ * whose onset lies past the cut response.
+ */
+export function usable(
+  sequences: readonly FlagSequence[],
+  kind: "harmful" | "benign",
+  { placement }: Pick<TrainingSequenceOptions, "placement">,
+): UsableSequences {
+  const isAnywhere = kind === "benign" || placement === "fixed";
+  const kept = sequences.filter(
+    ({ prompt, response, onset }) =>
+      prompt.length > 0 && response.length > 0 && (isAnywhere || onset <= response.length - 1),
+  );
+  return { sequences: kept, leftOut: sequences.length - kept.length };
+}
+
+/** `usable` of `trainingSequences`. */
 export function usableSequences(
   tokenizer: Tokenizer,
   examples: readonly Example[],
   kind: "harmful" | "benign",
   options: TrainingSequenceOptions,
 ): UsableSequences {
-  const isAnywhere = kind === "benign" || options.placement === "fixed";
-  const sequences = examples
-    .map((example, index) => ({
-      ...toSequence(tokenizer, example, options),
-      index,
-      ...(kind === "harmful" && options.flagFor ? { flagId: flagOf(example, index, options.flagFor) } : {}),
-    }))
-    .filter(({ prompt, response, onset }) => {
-      const placeable = isAnywhere || onset <= response.length - 1;
-      return prompt.length > 0 && response.length > 0 && placeable;
-    });
-  return { sequences, leftOut: examples.length - sequences.length };
+  return usable(trainingSequences(tokenizer, examples, kind, options), kind, options);
 }
 
 function flagOf(

@@ -2,53 +2,40 @@ import { FormatError, UnsupportedError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
 import { Fields } from "../formats/json.js";
 import {
+  ADAPTER_CONFIG,
   type AdapterData,
+  FACTS,
   type LoraFactors,
   moduleName,
   readAdapter,
   updateFacts,
   writeAdapter,
 } from "../formats/peft.js";
-import { type Adapter, RowOverlay, type RowValues } from "../model/adapter.js";
+import type { ModelFiles } from "../formats/source.js";
+import type { Adapter, RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
+import { FullTuning } from "../model/full-tuning.js";
 import type { Model } from "../model/model.js";
-import { type Calibration, type CalibrationFacts, calibrationFacts, readCalibration } from "./calibration.js";
+import { type Calibration, calibrationFacts } from "./calibration.js";
+import { expectBase, factsOf, readFacts, withInitialRows } from "./facts.js";
 import { selfTest } from "./self-test.js";
-import { FlaggedModel, initialRows, type RowInit } from "./vocab.js";
-
-/** Our own facts beside PEFT's files, in `oriflamme.json`. */
-interface Facts {
-  readonly version: 1;
-  /** The flag's text and id; with categories, the id of the first. */
-  readonly token: string;
-  readonly id: number;
-  /** The category of each trained row, in the order of the rows; empty where one flag stands for all. */
-  readonly categories: readonly string[];
-  /** How the rows began: the reference of the divergences. */
-  readonly init: RowInit;
-  /** Of `normal(std)`. */
-  readonly seed: number;
-  /** Rows of the base's vocabulary, and some of its weights, to know it again. */
-  readonly vocabSize: number;
-  readonly base: readonly number[];
-  readonly calibration: CalibrationFacts | null;
-}
-
-/** Numbers that are taken from the base to know it again. */
-const PROBES = 32;
-/**
- * Largest relative distance of the probes. Storing weights in 4 bits moves each by up to 1/16 of its block's largest,
- * about a tenth of their length in all; another model's weights are farther away than they are long.
- */
-const PROBE_DISTANCE = 0.3;
+import { loadFullTuning, saveFullTuning } from "./store-full.js";
+import type { FlaggedModel } from "./vocab.js";
 
 /**
- * Writes the flag as a PEFT adapter folder, beside its place and then renamed. Node only.
+ * Writes the flag, beside its place and then renamed: low-rank additions as a PEFT adapter folder, a model whose
+ * weights were all trained as a Hugging Face folder; with `oriflamme.json` in it. Node only.
  * @throws FormatError naming the file that cannot be written, TypeError for a flag that was never trained
  */
 export async function saveRedFlag(flagged: FlaggedModel, path: string): Promise<void> {
-  const { adapter, model } = flagged;
-  if (!adapter) throw new TypeError("save: the flag has no adapter; train it first");
+  const { tuning } = flagged;
+  if (!tuning) throw new TypeError("save: the flag has no adapter; train it first");
+  if (tuning instanceof FullTuning) await saveFullTuning(flagged, tuning, path);
+  else await saveAdapter(flagged, tuning, path);
+}
+
+async function saveAdapter(flagged: FlaggedModel, adapter: Adapter, path: string): Promise<void> {
+  const { model } = flagged;
   const lora = new Map<string, LoraFactors>();
   for (const name of adapter.config.targets) {
     const { a, b } = adapter.lora(name) ?? {};
@@ -71,29 +58,19 @@ export async function saveCalibration(path: string, calibration: Calibration): P
   await updateFacts(path, { calibration: calibrationFacts(calibration) });
 }
 
-async function factsOf(flagged: FlaggedModel): Promise<Facts> {
-  const { model, calibration } = flagged;
-  return {
-    version: 1,
-    token: flagged.token,
-    id: flagged.flagId,
-    categories: flagged.categories,
-    init: flagged.init,
-    seed: flagged.seed,
-    vocabSize: model.config.vocabSize,
-    base: await probe(model),
-    calibration: calibration && calibrationFacts(calibration),
-  };
-}
-
 /**
- * Loads a flag from a PEFT adapter folder over its base, and tests that the trained row is really in the head.
+ * Loads a flag that `saveRedFlag` or PEFT has written over its base, and tests that the trained row is really in the head.
  * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
  * @throws FormatError where the files are malformed, are for another base, or hold no flag; UnsupportedError where
  * they hold several rows and don't say what these are for
  */
 export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
   const files = await openFiles(input);
+  const isFull = files.has(FACTS) && !files.has(ADAPTER_CONFIG);
+  return isFull ? loadFullTuning(model, files) : loadAdapter(model, files);
+}
+
+async function loadAdapter(model: Model, files: ModelFiles): Promise<FlaggedModel> {
   const data = await readAdapter(files, model.config);
   if (!data.rows || data.rows.ids.length === 0) {
     throw new FormatError(
@@ -101,7 +78,7 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
       "has no trained token row (trainable_token_indices): it holds no red flag",
     );
   }
-  const facts = readFacts(new Fields(files.describe("oriflamme.json"), data.facts ?? {}));
+  const facts = readFacts(new Fields(files.describe(FACTS), data.facts ?? {}));
   if (facts.base) await expectBase(model, facts, files.name);
   const count = data.rows.ids.length;
   if (count !== Math.max(1, facts.categories.length)) {
@@ -131,45 +108,6 @@ export async function loadRedFlag(model: Model, input: FilesInput): Promise<Flag
   }
 }
 
-/** Our facts as a file has them: any may be missing. */
-type KnownFacts = Partial<Omit<Facts, "calibration">> &
-  Pick<Facts, "categories" | "seed"> & { readonly calibration: Calibration | null };
-
-function readFacts(fields: Fields): KnownFacts {
-  const base = fields.get("base");
-  const isList =
-    Array.isArray(base) && base.length === PROBES && base.every((value) => Number.isFinite(value));
-  if (base !== undefined && !isList) fields.fail("base", `must be a list of ${PROBES} numbers`);
-  const calibration = fields.object("calibration");
-  const categories = fields.get("categories") ?? [];
-  const isNames = Array.isArray(categories) && categories.every((name) => typeof name === "string");
-  if (!isNames) fields.fail("categories", "must be a list of names");
-  return {
-    ...(fields.has("token") ? { token: fields.string("token") } : {}),
-    ...(fields.has("id") ? { id: fields.integer("id", { least: 0 }) } : {}),
-    ...(fields.has("init") ? { init: fields.string("init") as RowInit } : {}),
-    seed: fields.integer("seed", {
-      least: Number.MIN_SAFE_INTEGER,
-      most: Number.MAX_SAFE_INTEGER,
-      fallback: 0,
-    }),
-    categories,
-    ...(isList ? { base, vocabSize: fields.integer("vocabSize") } : {}),
-    calibration: calibration && readCalibration(calibration),
-  };
-}
-
-/** The flag before training, as the facts tell it. */
-async function withInitialRows(
-  model: Model,
-  ids: readonly number[],
-  { token = "<rf>", init = "mean", calibration = null, categories, seed }: KnownFacts,
-): Promise<FlaggedModel> {
-  const initial = await initialRows(model, ids, init, seed);
-  const reference = new RowOverlay(model, initial);
-  return new FlaggedModel(model, token, init, initial, reference, calibration, categories, seed);
-}
-
 function fillAdapter(adapter: Adapter, data: AdapterData, rows: RowValues): void {
   for (const name of adapter.config.targets) {
     const { a, b } = adapter.lora(name) ?? {};
@@ -181,29 +119,4 @@ function fillAdapter(adapter: Adapter, data: AdapterData, rows: RowValues): void
   }
   adapter.rows.input.write(rows.input);
   if (adapter.rows.output !== adapter.rows.input) adapter.rows.output.write(rows.output);
-}
-
-/** Weights spread over the first linear layer. */
-async function probe(model: Model): Promise<number[]> {
-  const [first = ""] = linearLayers(model.config);
-  const values = await model.weight(`${first}.weight`).read();
-  return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
-}
-
-async function expectBase(model: Model, { base = [], vocabSize }: KnownFacts, file: string): Promise<void> {
-  if (vocabSize !== model.config.vocabSize) {
-    throw new FormatError(
-      file,
-      `is for another base: its vocabulary has ${vocabSize} tokens, this model's ${model.config.vocabSize}`,
-    );
-  }
-  const found = await probe(model);
-  const norm = (values: readonly number[]) => Math.hypot(...values);
-  const distance = norm(found.map((value, i) => value - (base[i] as number)));
-  if (!(distance <= PROBE_DISTANCE * norm(base))) {
-    throw new FormatError(
-      file,
-      "is for another base: the weights that it was trained over are not this model's",
-    );
-  }
 }

@@ -1,5 +1,7 @@
 import type { Example } from "../formats/jsonl.js";
+import type { Adapter } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
+import type { FullTuning } from "../model/full-tuning.js";
 import { Random } from "../random.js";
 import { Checkpoint, type CheckpointOptions, removeCheckpoint } from "../train/checkpoint.js";
 import { DIVERGENCE } from "../train/divergence.js";
@@ -11,7 +13,8 @@ import {
   attackProbability,
   checkAdversarial,
 } from "./adversarial.js";
-import { flagBatches, type UsableSequences, usableSequences } from "./data.js";
+import { type CompleteOptions, completeSequences } from "./complete.js";
+import { flagBatches, trainingSequences, type UsableSequences, usable } from "./data.js";
 import { redFlagFingerprint } from "./fingerprint.js";
 import { FLAG_LOSS, type FlagLossOptions, redFlagLoss } from "./loss.js";
 import { type Placement, placementLaw } from "./placement.js";
@@ -41,6 +44,11 @@ export interface RedFlagHyperparameters {
    * model; 1 leaves them as they are drawn.
    */
   readonly bucket: number;
+  /**
+   * What is trained besides the flag's row: low-rank additions to a frozen model, or all weights. These are in
+   * memory twice then, since the model as it was stays the reference, and are saved as a whole model.
+   */
+  readonly method: "lora" | "full";
   /** Low-rank additions: their rank, and alpha / rank their scale. */
   readonly rank: number;
   readonly alpha: number;
@@ -58,6 +66,11 @@ export interface RedFlagHyperparameters {
   readonly minOffset: number;
   /** Most tokens of a response. */
   readonly maxResponse: number;
+  /**
+   * Most tokens of a response that the model writes, before training, to an example that brings none; 0 leaves such
+   * examples out.
+   */
+  readonly complete: number;
   /** The run ends where the loss stays above this multiple of its best level (see `LossWatch`); 0 for never. */
   readonly divergence: number;
   /** Of everything random. */
@@ -76,6 +89,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   harmfulBatch: 4,
   benignBatch: 4,
   bucket: 16,
+  method: "lora",
   rank: 64,
   alpha: 16,
   dropout: 0,
@@ -85,6 +99,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   placement: "uniform",
   minOffset: 0,
   maxResponse: 512,
+  complete: 0,
   divergence: DIVERGENCE,
   seed: 0,
 };
@@ -95,6 +110,8 @@ export interface RedFlagTraining extends Partial<Omit<RedFlagHyperparameters, "l
   readonly benign: readonly Example[];
   readonly loss?: Partial<FlagLossOptions>;
   readonly adversarial?: Partial<AdversarialOptions>;
+  /** Called after every response that `complete` has the model write, with their number so far and in all. */
+  readonly onResponse?: (done: number, total: number) => void;
   /** Called after every step. */
   readonly onStep?: (step: TrainStep) => void;
   /** Keeps the run's state, and goes on from it. Node only. */
@@ -110,17 +127,23 @@ export interface RedFlagRun {
   readonly steps: readonly TrainStep[];
   /** Examples that could not be used. */
   readonly leftOut: { readonly harmful: number; readonly benign: number };
-  /** Writes the adapter as a PEFT folder, beside and then renamed; then the checkpoint goes. Node only. */
+  /** Examples whose response the model has written, by `complete`. */
+  readonly completed: { readonly harmful: number; readonly benign: number };
+  /**
+   * Writes the adapter as a PEFT folder, or a model that was trained whole as one of Hugging Face, beside and then
+   * renamed; then the checkpoint goes. Node only.
+   */
   save(path: string): Promise<void>;
 }
 
 /**
- * Trains the flag: low-rank additions to the linear layers and the one row, everything else frozen.
+ * Trains the flag: low-rank additions to the linear layers and the flag's row, everything else frozen; or, by
+ * `method`, all weights.
  * @throws RangeError for a hyperparameter out of its range, or data of which nothing can be used; what `train`
  * throws
  */
 export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTraining): Promise<RedFlagRun> {
-  const { harmful, benign, onStep, signal, checkpoint, ...given } = training;
+  const { harmful, benign, onResponse, onStep, signal, checkpoint, ...given } = training;
   const hyper = {
     ...RED_FLAG_DEFAULTS,
     ...given,
@@ -130,36 +153,23 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   checkHyperparameters(hyper);
   const sizes = { harmful: hyper.harmfulBatch, benign: hyper.benignBatch };
   const attacked = attackProbability(hyper.adversarial.share, sizes);
-  const { model } = flagged;
-  if (!model.tokenizer)
-    throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
-  const options = {
-    ...hyper,
-    contextLength: model.config.contextLength,
-    flagFor: (category: string | undefined) => flagged.flagFor(category),
-  };
-  const usable = {
-    harmful: usableSequences(model.tokenizer, harmful, "harmful", options),
-    benign: usableSequences(model.tokenizer, benign, "benign", options),
-  };
-  expectUsable("harmful", usable.harmful, hyper.harmfulBatch);
-  expectUsable("benign", usable.benign, hyper.benignBatch);
+  const found = await trainingData(flagged, hyper, { harmful, benign, onResponse, signal });
+  expectUsable("harmful", found.harmful, hyper.harmfulBatch);
+  expectUsable("benign", found.benign, hyper.benignBatch);
 
-  const targets = targetLayers(flagged, hyper.targets);
-  const { rank, alpha, dropout } = hyper;
-  const adapter = flagged.attach({ rank, alpha, targets, ...(dropout > 0 ? { dropout } : {}) }, hyper.seed);
+  const tuning = await attached(flagged, hyper);
   const dealt = {
     ...sizes,
     bucket: hyper.bucket,
     placement: hyper.placement,
-    dropout: dropout > 0,
+    dropout: hyper.method === "lora" && hyper.dropout > 0,
     attacked,
   };
   const random = new Random(hyper.seed + 1);
-  const batches = flagBatches(usable.harmful.sequences, usable.benign.sequences, dealt, random);
+  const batches = flagBatches(found.harmful.sequences, found.benign.sequences, dealt, random);
   const loss =
     attacked > 0
-      ? await adversarialLoss(flagged, adapter.parameters, hyper.loss, hyper.adversarial)
+      ? await adversarialLoss(flagged, tuning.parameters, hyper.loss, hyper.adversarial)
       : redFlagLoss(flagged, hyper.loss);
   const warmup = hyper.warmup < 1 ? Math.ceil(hyper.warmup * hyper.steps) : hyper.warmup;
 
@@ -168,12 +178,12 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
     new Checkpoint(
       checkpoint,
       await redFlagFingerprint(flagged, hyper, {
-        harmful: usable.harmful.sequences,
-        benign: usable.benign.sequences,
+        harmful: found.harmful.sequences,
+        benign: found.benign.sequences,
       }),
     );
   const steps: TrainStep[] = [];
-  for await (const step of train(adapter.parameters, loss, batches, {
+  for await (const step of train(tuning.parameters, loss, batches, {
     ...hyper,
     warmup,
     signal,
@@ -185,12 +195,60 @@ export async function trainRedFlag(flagged: FlaggedModel, training: RedFlagTrain
   return {
     flagged,
     steps: [...(keeper?.restored ?? []), ...steps],
-    leftOut: { harmful: usable.harmful.leftOut, benign: usable.benign.leftOut },
+    leftOut: { harmful: found.harmful.leftOut, benign: found.benign.leftOut },
+    completed: { harmful: found.harmful.completed, benign: found.benign.completed },
     async save(path) {
       await saveRedFlag(flagged, path);
       if (checkpoint) await removeCheckpoint(checkpoint.folder);
     },
   };
+}
+
+type DataOptions = Pick<RedFlagTraining, "harmful" | "benign"> &
+  Pick<CompleteOptions, "signal" | "onResponse">;
+
+/** Sequences of one kind, and how many of them have a response that the model wrote. */
+interface TrainingData extends UsableSequences {
+  readonly completed: number;
+}
+
+/** Reads the examples, and lets the model write the responses that are missing where that is wanted. */
+async function trainingData(
+  flagged: FlaggedModel,
+  hyper: RedFlagHyperparameters,
+  { harmful, benign, signal, onResponse }: DataOptions,
+): Promise<{ harmful: TrainingData; benign: TrainingData }> {
+  const { tokenizer, config } = flagged.model;
+  if (!tokenizer) throw new RangeError("trainRedFlag: the model has no tokenizer to read examples with");
+  const options = {
+    ...hyper,
+    contextLength: config.contextLength,
+    flagFor: (category: string | undefined) => flagged.flagFor(category),
+  };
+  const maxTokens = Math.min(hyper.complete, hyper.maxResponse);
+  const random = new Random(hyper.seed + 2);
+  const read = async (kind: "harmful" | "benign", examples: readonly Example[]) => {
+    const given = trainingSequences(tokenizer, examples, kind, options);
+    const { sequences, completed } = await completeSequences(flagged, given, {
+      maxTokens,
+      random,
+      signal,
+      onResponse,
+    });
+    return { ...usable(sequences, kind, hyper), completed };
+  };
+  // One after the other: they draw from one generator.
+  return { harmful: await read("harmful", harmful), benign: await read("benign", benign) };
+}
+
+/** Gives the model what is to be trained, fresh. */
+async function attached(
+  flagged: FlaggedModel,
+  { method, rank, alpha, dropout, targets, seed }: RedFlagHyperparameters,
+): Promise<Adapter | FullTuning> {
+  if (method === "full") return flagged.attachFull();
+  const layers = targetLayers(flagged, targets);
+  return flagged.attach({ rank, alpha, targets: layers, ...(dropout > 0 ? { dropout } : {}) }, seed);
 }
 
 /** Full names of the layers that `targets` names, by these or by their kind. */
@@ -224,6 +282,7 @@ export function checkHyperparameters(hyper: RedFlagHyperparameters): void {
     maxResponse: 1,
     harmfulBatch: 0,
     benignBatch: 0,
+    complete: 0,
     minOffset: 0,
   };
   for (const [name, least] of Object.entries(integers)) {
@@ -233,6 +292,7 @@ export function checkHyperparameters(hyper: RedFlagHyperparameters): void {
     }
   }
   const choices = {
+    method: [hyper.method, "lora", "full"],
     decay: [hyper.decay, "cosine", "constant"],
     reduction: [hyper.loss.reduction, "mean", "sum"],
     klDirection: [hyper.loss.klDirection, "forward", "reverse"],

@@ -1,4 +1,5 @@
 import { Adapter, type AdapterConfig, RowOverlay, type RowValues } from "../model/adapter.js";
+import { FullTuning } from "../model/full-tuning.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
@@ -40,7 +41,7 @@ const OTHER = "other";
  * before training; `overlay` is what it has become. Both share the model's weights.
  */
 export class FlaggedModel {
-  #adapter: Adapter | undefined;
+  #tuning: Adapter | FullTuning | undefined;
 
   constructor(
     readonly model: Model,
@@ -89,24 +90,47 @@ export class FlaggedModel {
     return this.flagIds[own >= 0 ? own : this.categories.indexOf(OTHER)];
   }
 
+  /** What training changes: low-rank additions or all weights, and the rows. */
+  get tuning(): Adapter | FullTuning | undefined {
+    return this.#tuning;
+  }
+
+  /** The low-rank additions, where these are what training changes. */
   get adapter(): Adapter | undefined {
-    return this.#adapter;
+    return this.#tuning instanceof Adapter ? this.#tuning : undefined;
   }
 
   get overlay(): Overlay {
-    return this.#adapter ?? this.reference;
+    return this.#tuning ?? this.reference;
   }
 
-  /** Gives the model a fresh adapter, in place of any that it had. */
+  /** Gives the model a fresh adapter, in place of what had been trained. */
   attach(config: AdapterConfig, seed: number): Adapter {
-    this.#adapter?.dispose();
-    this.#adapter = new Adapter(this.model, config, this.initial, new Random(seed));
-    return this.#adapter;
+    this.#tuning?.dispose();
+    const adapter = new Adapter(this.model, config, this.initial, new Random(seed));
+    this.#tuning = adapter;
+    return adapter;
+  }
+
+  /**
+   * Gives the model weights of its own to train, in place of what had been trained.
+   * @param rows the first values of the flag's rows, those before training where nothing is said
+   * @param read gives the first values of a weight; those of the model where nothing is said
+   */
+  async attachFull(
+    rows: RowValues = this.initial,
+    read?: (name: string) => Promise<Float32Array>,
+  ): Promise<FullTuning> {
+    this.#tuning?.dispose();
+    this.#tuning = undefined;
+    const tuning = await FullTuning.of(this.model, rows, read);
+    this.#tuning = tuning;
+    return tuning;
   }
 
   /** Lets the rows go; the model stays. */
   dispose(): void {
-    this.#adapter?.dispose();
+    this.#tuning?.dispose();
     this.reference.dispose();
   }
 }

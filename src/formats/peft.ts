@@ -44,9 +44,11 @@ export interface AdapterData {
   readonly facts: Readonly<Record<string, unknown>> | null;
 }
 
-const CONFIG = "adapter_config.json";
+/** The file that makes a folder a PEFT adapter. */
+export const ADAPTER_CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
-const FACTS = "oriflamme.json";
+/** The file of our own facts beside PEFT's. */
+export const FACTS = "oriflamme.json";
 const WRAPPER = "base_model.model.";
 const DELTA = ".token_adapter.trainable_tokens_delta";
 
@@ -56,8 +58,8 @@ const DELTA = ".token_adapter.trainable_tokens_delta";
  * tensor that this engine does not implement.
  */
 export async function readAdapter(files: ModelFiles, config: ModelConfig): Promise<AdapterData> {
-  const where = files.describe(CONFIG);
-  const settings = readAdapterConfig(new Fields(where, parseObject(await files.text(CONFIG), where)));
+  const where = files.describe(ADAPTER_CONFIG);
+  const settings = readAdapterConfig(new Fields(where, parseObject(await files.text(ADAPTER_CONFIG), where)));
   const facts = files.has(FACTS) ? parseObject(await files.text(FACTS), files.describe(FACTS)) : null;
   const source = await files.open(WEIGHTS);
   try {
@@ -222,7 +224,7 @@ export function adapterFiles(data: AdapterData, config: ModelConfig): Map<string
   });
   const files = new Map<string, FileContent>();
   files.set(WEIGHTS, writeSafetensors(tensors, { format: "pt" }));
-  files.set(CONFIG, `${JSON.stringify(json, null, 2)}\n`);
+  files.set(ADAPTER_CONFIG, `${JSON.stringify(json, null, 2)}\n`);
   if (data.facts) files.set(FACTS, `${JSON.stringify(data.facts, null, 2)}\n`);
   return files;
 }

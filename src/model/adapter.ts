@@ -58,10 +58,7 @@ export class Adapter implements Overlay {
       shapes.set(`${name}.a`, [config.rank, input]);
       shapes.set(`${name}.b`, [out, config.rank]);
     }
-    const rowShape = [rows.ids.length, model.config.hiddenSize];
-    shapes.set("rows.input", rowShape);
-    if (!model.config.tied) shapes.set("rows.output", rowShape);
-
+    for (const [name, shape] of rowShapes(model, rows)) shapes.set(name, shape);
     this.parameters = new Parameters(model.backend, shapes);
     for (const name of config.targets) {
       const lora = this.#view(name);
@@ -112,9 +109,7 @@ export class RowOverlay implements Overlay {
   readonly rows: TokenRows;
 
   constructor(model: Model, rows: RowValues) {
-    const shape = [rows.ids.length, model.config.hiddenSize];
-    const names = model.config.tied ? ["rows.input"] : ["rows.input", "rows.output"];
-    this.#parameters = new Parameters(model.backend, new Map(names.map((name) => [name, shape])));
+    this.#parameters = new Parameters(model.backend, new Map(rowShapes(model, rows)));
     this.rows = tokenRows(this.#parameters, model, rows);
   }
 
@@ -127,7 +122,15 @@ export class RowOverlay implements Overlay {
   }
 }
 
-function tokenRows(parameters: Parameters, model: Model, values: RowValues): TokenRows {
+/** Names and shapes of the parameters that hold rows. */
+export function rowShapes(model: Model, { ids }: RowValues): [string, readonly number[]][] {
+  const shape = [ids.length, model.config.hiddenSize];
+  const names = model.config.tied ? ["rows.input"] : ["rows.input", "rows.output"];
+  return names.map((name) => [name, shape]);
+}
+
+/** The rows among the parameters, filled with their values. */
+export function tokenRows(parameters: Parameters, model: Model, values: RowValues): TokenRows {
   const input = parameters.get("rows.input");
   input.write(values.input);
   let output: Tensor = input;

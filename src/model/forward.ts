@@ -15,7 +15,7 @@ import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import type { ModelConfig } from "./config.js";
 import type { KVCache } from "./kv-cache.js";
-import { adaptedLinear, type Overlay } from "./lora.js";
+import { adaptedLinear, type Overlay, weightUnder } from "./lora.js";
 import type { Model } from "./model.js";
 
 /** What a pass runs with besides the model. */
@@ -80,7 +80,7 @@ export function forward(
     x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
   }
   cache?.advance(length);
-  return norm(tape, model, "norm", x);
+  return norm(tape, model, overlay, "norm", x);
 }
 
 /** Where a pass stands. */
@@ -94,15 +94,17 @@ interface Place {
 }
 
 /** The head's own matrix: (vocabulary, hidden). */
-export function headWeight(model: Model): Tensor {
-  return model.weight(model.config.tied ? "embed.weight" : "head.weight");
+export function headWeight(model: Model, overlay?: Overlay): Tensor {
+  return weightUnder(model, overlay, model.config.tied ? "embed.weight" : "head.weight");
 }
 
 /**
  * Logits of rows of the residual stream: (rows, vocabulary), the overlay's rows included.
  */
 export function head(tape: Tape, model: Model, x: Tensor, overlay?: Overlay): Tensor {
-  const logits = linear(tape, x, headWeight(model), { stride: vocabularySize(model.config, overlay) });
+  const logits = linear(tape, x, headWeight(model, overlay), {
+    stride: vocabularySize(model.config, overlay),
+  });
   const rows = overlay?.rows;
   if (!rows) return logits;
   const own = matmul(tape, x, rows.output, { transposeB: true });
@@ -122,19 +124,23 @@ function embed(tape: Tape, model: Model, ids: ArrayLike<number>, place: Place): 
     return row < 0 ? id : config.vocabSize + row;
   });
   const idTensor = tape.from(mapped);
-  let x = embedding(tape, model.weight("embed.weight"), idTensor);
+  let x = embedding(tape, weightUnder(model, place.overlay, "embed.weight"), idTensor);
   if (rows) x = embedding(tape, rows.input, idTensor, { first: config.vocabSize, into: x });
   if (config.position.kind === "learned") {
     const positions = Uint32Array.from(ids, (_, i) => place.position + (i % place.length));
-    x = add(tape, x, embedding(tape, model.weight("positions.weight"), tape.from(positions)));
+    x = add(
+      tape,
+      x,
+      embedding(tape, weightUnder(model, place.overlay, "positions.weight"), tape.from(positions)),
+    );
   }
   return x;
 }
 
-function norm(tape: Tape, model: Model, name: string, x: Tensor): Tensor {
-  const weight = model.weight(`${name}.weight`);
+function norm(tape: Tape, model: Model, overlay: Overlay | undefined, name: string, x: Tensor): Tensor {
+  const weight = weightUnder(model, overlay, `${name}.weight`);
   if (model.config.norm === "rmsnorm") return rmsnorm(tape, x, weight, model.config.normEps);
-  return layernorm(tape, x, weight, model.weight(`${name}.bias`), model.config.normEps);
+  return layernorm(tape, x, weight, weightUnder(model, overlay, `${name}.bias`), model.config.normEps);
 }
 
 /** x + attention(norm(x)) */
@@ -142,7 +148,7 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   const { config } = model;
   const { batch, length, position, cache, overlay } = place;
   const name = `layers.${layer}`;
-  const normed = norm(tape, model, `${name}.attention_norm`, x);
+  const normed = norm(tape, model, overlay, `${name}.attention_norm`, x);
   const projected = projections(tape, model, name, normed, overlay);
   let q = view(tape, projected.q, [batch, length, config.heads, config.headDim]);
   let k = view(tape, projected.k, [batch, length, config.kvHeads, config.headDim]);
@@ -180,7 +186,7 @@ function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay:
 function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
   const { config } = model;
   const name = `layers.${layer}`;
-  const normed = norm(tape, model, `${name}.mlp_norm`, x);
+  const normed = norm(tape, model, overlay, `${name}.mlp_norm`, x);
   const up = adaptedLinear(tape, model, overlay, `${name}.up`, normed);
   const inner =
     config.mlp === "swiglu"

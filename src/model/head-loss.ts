@@ -55,7 +55,8 @@ export function inChunks(
   const waiting = tape.recording ? withWaitingGradient(tape, overlay) : overlay;
   if (tape.recording) {
     // Gradients that outlive a chunk must lie in front of what it gives back.
-    for (const x of [hidden, headWeight(model), waiting?.rows?.output]) if (x?.requiresGrad) tape.grad(x);
+    const kept = [hidden, headWeight(model, overlay), waiting?.rows?.output];
+    for (const x of kept) if (x?.requiresGrad) tape.grad(x);
   }
   for (let from = 0; from < count; from += step) {
     const mark = tape.arena.mark();
@@ -71,7 +72,11 @@ function withWaitingGradient(tape: Tape, overlay: Overlay | undefined): Overlay 
   const rows = overlay?.rows;
   if (!rows) return overlay;
   const output = view(tape, rows.output, rows.output.shape);
-  return { rows: { ...rows, output }, lora: (name) => overlay.lora(name) };
+  return {
+    rows: { ...rows, output },
+    lora: (name) => overlay.lora(name),
+    weight: (name) => overlay.weight?.(name),
+  };
 }
 
 /**

@@ -31,6 +31,13 @@ export interface Overlay {
   readonly rows?: TokenRows | undefined;
   /** The addition to the linear layer of that name, if it has one. */
   lora(name: string): Lora | undefined;
+  /** What stands in for the model's own weight or bias of that name, if anything does. */
+  weight?(name: string): Tensor | undefined;
+}
+
+/** The weight of that name, as the pass with this overlay sees it. */
+export function weightUnder(model: Model, overlay: Overlay | undefined, name: string): Tensor {
+  return overlay?.weight?.(name) ?? model.weight(name);
 }
 
 /** The linear layer of that name with what the overlay adds, on top of a residual: x (rows, in) to (rows, out). */
@@ -42,7 +49,9 @@ export function adaptedLinear(
   x: Tensor,
   residual?: Tensor,
 ): Tensor {
-  const y = linear(tape, x, model.weight(`${name}.weight`), { bias: model.bias(`${name}.bias`), residual });
+  const weight = weightUnder(model, overlay, `${name}.weight`);
+  const bias = overlay?.weight?.(`${name}.bias`) ?? model.bias(`${name}.bias`);
+  const y = linear(tape, x, weight, { bias, residual });
   const lora = overlay?.lora(name);
   if (!lora) return y;
   const input = lora.dropout ? dropout(tape, x, lora.dropout) : x;

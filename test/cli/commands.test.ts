@@ -140,6 +140,18 @@ describe("train", () => {
     expect(await succeed(folder(), ...args)).toContain("left out: 1 harmful, 0 benign examples");
   });
 
+  it("trains all weights where --config says so, and commands read the model over its base", async () => {
+    await writeFile(join(folder(), "full.json"), JSON.stringify({ method: "full", lr: 1e-3 }));
+    await succeed(folder(), ...TRAIN, "--out", "whole", "--config", "full.json");
+    expect(await readdir(join(folder(), "whole"))).toContain("model.safetensors");
+    const over = ["--model", "model", "--adapter", "whole"];
+    const [token] = await jsonLines(folder(), "generate", ...over, "--prompt", "the", "--max-tokens", "1");
+    expect(token).toMatchObject({ id: expect.any(Number), flag: expect.any(Number) });
+    // A Hugging Face folder of its own, whose vocabulary ends with the flag.
+    const merged = ["--model", "whole", "--ids", "1,2", "--max-tokens", "1"];
+    expect(await jsonLines(folder(), "generate", ...merged)).toHaveLength(2);
+  });
+
   it("gives each category of the data a flag, which generate and score name", async () => {
     const categories = ["wolves", "foxes"];
     const harmful = HARMFUL.map((example, i) => ({ ...example, category: categories[i % 2] }));

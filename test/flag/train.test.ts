@@ -217,6 +217,7 @@ describe("what is refused", () => {
     [{ weightDecay: -0.1 }, /^weightDecay must/],
     [{ warmup: -1 }, /^warmup must/],
     [{ placement: "random" }, /^placement must be uniform/],
+    [{ method: "qlora" }, /^method must be lora or full, got 'qlora'/],
     [{ divergence: 1 }, /^divergence must be 0 or a number above 1/],
     [{ decay: "linear" }, /^decay must be cosine or constant, got 'linear'/],
     [{ loss: { ce: -1 } }, /^ce must/],

@@ -21,7 +21,8 @@ export async function referenceOf(model: Model, overlay?: Overlay): Promise<Refe
   const { config } = model;
   const weights = new Map<string, Float64Array>();
   const loras: ReferenceModel["loras"] = new Map();
-  for (const [name, tensor] of model.weights.entries()) {
+  for (const [name, own] of model.weights.entries()) {
+    const tensor = overlay?.weight?.(name) ?? own;
     weights.set(name, Float64Array.from(await tensor.read()));
     const lora = overlay?.lora(name.replace(/\.weight$/, ""));
     if (!lora || !name.endsWith(".weight")) continue;
