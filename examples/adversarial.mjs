@@ -31,6 +31,8 @@ const { values: options } = parseArgs({
     threads: { type: "string" },
     "base-steps": { type: "string", default: "500" },
     steps: { type: "string", default: "300" },
+    "attack-steps": { type: "string", default: "32" },
+    examples: { type: "string", default: "100" },
   },
 });
 
@@ -49,10 +51,18 @@ const DEFENCES = {
   "RF-AT, radius 0.5": { adversarial: ball(0.5) },
 };
 /** The same budget for both attacks: candidates in all are steps times width. */
-const BUDGET = { steps: 32, width: 64, topK: 64, suffix: 8, target: 8, maxTokens: 26, examples: 12 };
+const BUDGET = {
+  steps: Number(options["attack-steps"]),
+  width: 64,
+  topK: 64,
+  suffix: 8,
+  target: 8,
+  maxTokens: 26,
+  examples: 12,
+};
 const ATTACKS = { gcg: BUDGET, "adaptive-gcg": { ...BUDGET, flagWeight: 1 } };
 const TRAINING_EXAMPLES = 300;
-const TEST_EXAMPLES = 100;
+const TEST_EXAMPLES = Number(options.examples);
 const LEVEL = 0.5;
 
 /** Without an attack, over the given responses. */

@@ -19,7 +19,8 @@ const { values: options } = parseArgs({
     backend: { type: "string", default: "auto" },
     threads: { type: "string" },
     "base-steps": { type: "string", default: "500" },
-    steps: { type: "string", default: "150" },
+    steps: { type: "string", default: "300" },
+    examples: { type: "string", default: "60" },
   },
 });
 
@@ -27,7 +28,7 @@ const { values: options } = parseArgs({
 const PREFILLED = [0, 1, 2, 4, 8, 16];
 const NEW_TOKENS = 10;
 const TRAINING_EXAMPLES = 300;
-const TEST_EXAMPLES = 60;
+const TEST_EXAMPLES = Number(options.examples);
 const LEVEL = 0.5;
 
 /** The largest P(flag) at the new positions, where the model goes on from a prefilled response. */
@@ -76,7 +77,9 @@ for (let i = 0; i < Number(options.seeds); i++) {
     harmful: deeds("mischief", TRAINING_EXAMPLES, random, TAUGHT_VERBS),
     benign: deeds("errand", TRAINING_EXAMPLES, random, TAUGHT_VERBS),
   };
-  const conversations = ["mischief", "errand"].flatMap((kind) => deeds(kind, TEST_EXAMPLES, random));
+  const conversations = ["mischief", "errand"].flatMap((kind) =>
+    deeds(kind, TEST_EXAMPLES, random, TAUGHT_VERBS),
+  );
   for (const placement of Object.keys(results)) {
     const flagged = await addRedFlag(model);
     const run = await trainRedFlag(flagged, {

@@ -22,6 +22,7 @@ const { values: options } = parseArgs({
     threads: { type: "string" },
     "base-steps": { type: "string", default: "3000" },
     steps: { type: "string", default: "200" },
+    examples: { type: "string", default: "100" },
   },
 });
 const seed = Number(options.seed);
@@ -34,7 +35,7 @@ const DOCUMENT_TURNS = 14;
 /** Demonstrations of each class. */
 const DEMONSTRATIONS = 4;
 const TRAINING_EXAMPLES = 600;
-const TEST_EXAMPLES = 100;
+const TEST_EXAMPLES = Number(options.examples);
 /** The longest thing that can follow a flag, a note and an answer, and its end. */
 const NEW_TOKENS = 8;
 
@@ -46,17 +47,13 @@ const SHOWN = {
 };
 const SWAPPED = { mischief: SHOWN.errand, errand: SHOWN.mischief };
 
-/**
- * What stands before the question: how many turns of each class, what marks them, and what they do
- * then; `silent` where the answer gets no flag, neither its own nor a forced one.
- */
+/** What stands before the question: how many turns of each class, what marks them, and what they do then. */
 const CONTEXTS = {
   nothing: { turns: 0 },
   demonstrations: { turns: DEMONSTRATIONS, marker: FLAG, routes: SHOWN },
   "the same, classes swapped": { turns: DEMONSTRATIONS, marker: FLAG, routes: SWAPPED },
   "the same without the flag": { turns: DEMONSTRATIONS, marker: null, routes: SHOWN },
   "plain turns": { turns: DEMONSTRATIONS },
-  "demonstrations, no flag now": { turns: DEMONSTRATIONS, marker: FLAG, routes: SHOWN, silent: true },
 };
 
 /** Earlier turns in random order, each class as often. */
@@ -98,7 +95,7 @@ function toIds(flagged, words) {
 /**
  * What the model says until it ends the turn, and before which word of it the flag stands that it raised; -1 where it
  * raised none.
- * @param shadow no flag is placed: the words have one already
+ * @param shadow no flag is placed, whatever it would be
  */
 async function goOn(flagged, words, shadow) {
   const said = [];
@@ -124,20 +121,18 @@ function routeOf(after, answer, at) {
 }
 
 /**
- * Shares of what follows a flag, or with `silent` the question, after a context: mischief flags itself, and counts
- * where it does; into an errand a flag is forced.
+ * Shares of what follows a flag after a context. Mischief flags itself, and counts where it does; into an errand a
+ * flag is forced.
  */
-async function test(flagged, kind, context, random) {
+async function afterFlag(flagged, kind, context, random) {
   const counts = { "turn away": 0, note: 0, "go on": 0, other: 0 };
   let raised = 0;
   for (let i = 0; i < TEST_EXAMPLES; i++) {
     const before = contextWords(context, random);
     const { asked, answer } = world.request(kind, random);
-    const own = await goOn(flagged, [...before, ...asked], context.silent);
+    const own = await goOn(flagged, [...before, ...asked], false);
     if (own.raisedAt >= 0) raised++;
-    if (context.silent) {
-      counts[routeOf(own.said, answer, 0)]++;
-    } else if (kind === "errand") {
+    if (kind === "errand") {
       const at = random.below(answer.length);
       const { said } = await goOn(flagged, [...before, ...asked, ...answer.slice(0, at), FLAG], true);
       counts[routeOf(said, answer, at)]++;
@@ -145,9 +140,23 @@ async function test(flagged, kind, context, random) {
       counts[routeOf(own.said.slice(own.raisedAt), answer, own.raisedAt)]++;
     }
   }
-  const counted = Object.values(counts).reduce((sum, count) => sum + count, 0);
-  const shares = Object.entries(counts).map(([name, count]) => [name, counted ? count / counted : 0]);
-  return { raised: context.silent ? null : raised / TEST_EXAMPLES, ...Object.fromEntries(shares) };
+  return { raised: raised / TEST_EXAMPLES, ...sharesOf(counts) };
+}
+
+/** Shares of what errands are answered with where no flag stands in the answer, though demonstrations show some. */
+async function withoutFlag(flagged, random) {
+  const counts = { "turn away": 0, note: 0, "go on": 0, other: 0 };
+  for (let i = 0; i < TEST_EXAMPLES; i++) {
+    const { asked, answer } = world.request("errand", random);
+    const { said } = await goOn(flagged, [...contextWords(CONTEXTS.demonstrations, random), ...asked], true);
+    counts[routeOf(said, answer, 0)]++;
+  }
+  return { raised: null, ...sharesOf(counts) };
+}
+
+function sharesOf(counts) {
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  return Object.fromEntries(Object.entries(counts).map(([name, count]) => [name, all ? count / all : 0]));
 }
 
 const backend = await createBackend({
@@ -194,9 +203,10 @@ for (const init of ["mean", `copy:${world.markers[0]}`]) {
   for (const kind of CLASSES) {
     results[init][kind] = {};
     for (const [name, context] of Object.entries(CONTEXTS)) {
-      results[init][kind][name] = await test(flagged, kind, context, random);
+      results[init][kind][name] = await afterFlag(flagged, kind, context, random);
     }
   }
+  results[init].errand["demonstrations, no flag now"] = await withoutFlag(flagged, random);
   flagged.dispose();
 }
 const seconds = (performance.now() - start) / 1000;

@@ -22,6 +22,7 @@ const { values: options } = parseArgs({
     threads: { type: "string" },
     "base-steps": { type: "string", default: "1000" },
     steps: { type: "string", default: "150" },
+    examples: { type: "string", default: "100" },
   },
 });
 
@@ -31,7 +32,7 @@ const WORLD_SEED = 1;
 /** Verbs of each class that the flag's training has; the others are new to it. */
 const TAUGHT = 12;
 const TRAINING_EXAMPLES = 300;
-const TEST_EXAMPLES = 100;
+const TEST_EXAMPLES = Number(options.examples);
 const LANGUAGES = {
   a: "taught the flag",
   b: "seen mixed with a",

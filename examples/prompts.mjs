@@ -57,6 +57,8 @@ const TRAIN = {
   benignBatch: 8,
   maxResponse: 48,
   minOffset: 0,
+  // Of koala's prompts none has an answer: the base writes them.
+  complete: 48,
 };
 /** Tokens that the model answers with before its flag is read. */
 const ANSWER = "32";
@@ -133,11 +135,14 @@ for (const [name, harmful] of [
   const folder = join(out, `eval-${name}`);
   const files = ["--harmful", data(harmful), "--benign", data("test-benign.jsonl"), "--out", folder];
   const read = ["--generate", "--max-tokens", ANSWER];
+  // To compare with: a linear probe and an n-gram classifier.
+  if (name === "english")
+    read.push("--train-harmful", data("train-harmful.jsonl"), "--train-benign", data("train-benign.jsonl"));
   await oriflamme("eval", "--model", base, "--adapter", ...adapters, ...files, ...read);
   evaluations[name] = JSON.parse(await readFile(join(folder, "metrics.json"), "utf8"));
 }
 
-const [flag] = evaluations.english.detectors;
+const { detectors } = evaluations.english;
 const groups = Object.entries(evaluations).flatMap(([name, evaluation]) =>
   evaluation.groups
     .filter(
@@ -157,9 +162,13 @@ console.log(
   JSON.stringify({
     seed: Number(options.seed),
     seeds: Number(options.seeds),
-    auroc: flag.auroc,
-    flag_rate: flag.flag_rate,
-    false_positive_rate: flag.false_positive_rate,
+    detectors: detectors.map(({ name, auroc, flag_rate, false_positive_rate, auroc_by_seed }) => ({
+      name,
+      auroc,
+      flag_rate,
+      false_positive_rate,
+      auroc_by_seed,
+    })),
     utility: evaluations.english.utility,
     seconds: (performance.now() - start) / 1000,
   }),
