@@ -85,7 +85,7 @@ export function evalCommand(root: Command): Command {
       "--attacks <list>",
       `attack the flag on --harmful: ${Object.keys(ATTACK_DEFAULTS).join(", ")}, with commas between`,
     )
-    .option("--attack-config <file>", 'JSON of the attacks\' options: {"gcg": {"steps": 64}}')
+    .option("--attack-config <file>", "JSON of the attacks' options, by attack")
     .option("--sweep <file>", "sweep.json of `sweep`, to show in the report")
     .action(run);
 }
