@@ -129,6 +129,26 @@ describe("training all weights", () => {
     expect(backend.memory().used - used).toBeLessThan(3 << 20);
   });
 
+  it("goes on from a checkpoint to the same bits, attacked or not", async () => {
+    const adversarial = { share: 0.5, steps: 2, stepSize: 0.01 };
+    const run = async (changes: Partial<RedFlagTraining>) => {
+      const flagged = await addRedFlag(await loudModel(backend, sized, tokenizer));
+      await trainRedFlag(flagged, { ...training, steps: 5, adversarial, ...changes });
+      return flagged.tuning?.parameters.all.read();
+    };
+    const controller = new AbortController();
+    const onStep = ({ step }: { step: number }) => {
+      if (step === 3) controller.abort(new Error("enough"));
+    };
+    const checkpoint = { folder: join(await temporaryFolder(), "run"), every: 2, resume: true };
+    await expect(run({ checkpoint, onStep, signal: controller.signal })).rejects.toThrow("enough");
+    const seen: number[] = [];
+    const resumed = await run({ checkpoint, onStep: ({ step }) => seen.push(step) });
+    expect(seen).toEqual([4, 5]);
+    expect(resumed).toEqual(await run({}));
+    expect(resumed).not.toEqual(await run({ adversarial: { share: 0 } }));
+  });
+
   it("takes a base that is stored in 8 bits, and trains in f32 from there", async () => {
     const wide = { ...llama, vocabSize: 258, hiddenSize: 32, heads: 4, headDim: 8, intermediateSize: 32 };
     const model = initialise(backend, { ...wide, contextLength: 48 }, tokenizer, new Random(3), "q8_0");
