@@ -21,7 +21,7 @@ const { values: options } = parseArgs({
     backend: { type: "string", default: "auto" },
     threads: { type: "string" },
     "base-steps": { type: "string", default: "3000" },
-    steps: { type: "string", default: "600" },
+    steps: { type: "string", default: "200" },
     examples: { type: "string", default: "100" },
   },
 });
