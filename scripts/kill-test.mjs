@@ -3,11 +3,11 @@
 //
 //   node scripts/kill-test.mjs [--kills 50] [--steps 40] [--seed 0]
 //
-// Runs of `train` and `pretrain` on a tiny model take turns. Each process gets, by chance, one or two threads, a
-// checkpoint every one to three steps, and its death: at a random moment of its life, while it writes a checkpoint,
-// or while it writes the result; after one to five deaths it may end. Then weights must have the undisturbed run's
-// bytes, metrics.jsonl its steps (but for the speed), and nothing may lie beside the result. Says for each death
-// what it found, and exits with 1 where anything differs.
+// Runs of `train`, with all in it that draws random numbers, and of `pretrain` take turns on a tiny model. Each
+// process gets, by chance, one or two threads, a checkpoint every one to three steps, and its death: at a random
+// moment of its life, while it writes a checkpoint, or while it writes the result; after one to five deaths it may
+// end. Then weights must have the undisturbed run's bytes, metrics.jsonl its steps (but for the speed), and nothing
+// may lie beside the result. Says for each death what it found, and exits with 1 where anything differs.
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -95,6 +95,9 @@ async function prepare() {
     lines(animals.map((who) => ({ prompt: `the ${who}`, response: "ate the hen", onset: 4 }))),
   );
   await write("benign.jsonl", lines(animals.map((who) => ({ prompt: `the ${who}`, response: "sat here" }))));
+  const random = { dropout: 0.1, adversarial: { share: 0.25, steps: 2 }, accumulate: 2, bucket: 2 };
+  const small = { rank: 4, harmfulBatch: 2, benignBatch: 2 };
+  await write("train.json", JSON.stringify({ ...random, ...small }));
   const size = { hiddenSize: 32, layers: 2, heads: 2, kvHeads: 1, intermediateSize: 48, contextLength: 64 };
   await write("model.json", JSON.stringify({ ...size, batch: 2, steps: 5 }));
   const made = await start(folder, [
@@ -109,6 +112,7 @@ async function reference(command) {
   const data = {
     train: [
       ...["--model", file("model"), "--harmful", file("harmful.jsonl"), "--benign", file("benign.jsonl")],
+      ...["--config", file("train.json")],
     ],
     pretrain: ["--data", file("text.txt"), "--config", file("model.json")],
   };

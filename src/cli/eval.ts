@@ -1,22 +1,28 @@
 import type { Command } from "commander";
 import { FormatError } from "../errors.js";
+import { ATTACK_DEFAULTS, type PlannedAttack, parseAttacks, runAttacks } from "../eval/attacks/run.js";
 import { type TrainingFiles, trainBaselines } from "../eval/baselines.js";
 import { externalClassifier } from "../eval/classifier.js";
 import type { ExampleFile } from "../eval/conversations.js";
 import type { Detector } from "../eval/detector.js";
 import { type EvaluationOptions, evaluate, type Findings } from "../eval/evaluate.js";
-import type { DetectorResult, Estimate, Evaluation, RunFacts } from "../eval/evaluation.js";
+import type { AttackResult, Evaluation, RunFacts } from "../eval/evaluation.js";
 import { parseRefusalPhrases, refusalDetector } from "../eval/refusal.js";
+import { readSweepResult } from "../eval/sweep-file.js";
 import { readTrainingCurve } from "../eval/training-log.js";
 import { dataDigest } from "../flag/calibration.js";
 import { type Decision, parseDecision } from "../flag/decision.js";
 import { loadRedFlag } from "../flag/store.js";
+import type { FlaggedModel } from "../flag/vocab.js";
 import { openFiles } from "../formats/files.js";
 import { readJsonLines } from "../formats/jsonl.js";
 import { writeFolder } from "../formats/write.js";
+import { readConfig } from "./config-file.js";
+import { evaluationTables } from "./eval-tables.js";
+import { interruptible } from "./interrupt.js";
 import { expectFolderTarget, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, integer, number, parsed } from "./options.js";
-import { jsonLine, type Progress, progressBar, table } from "./terminal.js";
+import { jsonLine, type Progress, progressBar } from "./terminal.js";
 import { version } from "./version.js";
 
 interface EvalOptions extends Omit<ModelOptions, "adapter"> {
@@ -35,6 +41,9 @@ interface EvalOptions extends Omit<ModelOptions, "adapter"> {
   readonly classifier?: string;
   readonly classifierThreshold: number;
   readonly classifierTimeout: number;
+  readonly attacks?: string;
+  readonly attackConfig?: string;
+  readonly sweep?: string;
 }
 
 /** `eval`: how well the flag tells harmful conversations from benign ones, and what it costs. */
@@ -72,6 +81,12 @@ export function evalCommand(root: Command): Command {
       0.5,
     )
     .option("--classifier-timeout <seconds>", "most time without an answer", number(0.001), 120)
+    .option(
+      "--attacks <list>",
+      `attack the flag on --harmful: ${Object.keys(ATTACK_DEFAULTS).join(", ")}, with commas between`,
+    )
+    .option("--attack-config <file>", 'JSON of the attacks\' options: {"gcg": {"steps": 64}}')
+    .option("--sweep <file>", "sweep.json of `sweep`, to show in the report")
     .action(run);
 }
 
@@ -79,6 +94,8 @@ async function run(options: EvalOptions): Promise<void> {
   if ((options.trainHarmful === undefined) !== (options.trainBenign === undefined)) {
     throw new RangeError("eval takes --train-harmful and --train-benign together");
   }
+  const attacks = await plannedAttacks(options);
+  const sweep = options.sweep === undefined ? null : await readSweepResult(options.sweep);
   await expectFolderTarget(options.out);
   const harmful = await exampleFile(options.harmful);
   const benign = await exampleFile(options.benign);
@@ -95,38 +112,82 @@ async function run(options: EvalOptions): Promise<void> {
       if (flagged.calibration?.fit?.data === data) calibratedHere.push(path);
       return flagged;
     });
-    const baselines = training
-      ? await withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
-      : [];
     const fixedPos = (options.fixedPos ?? []).map((path) => () => loadRedFlag(model, path));
+    const baselines = async () =>
+      training
+        ? withProgress("baselines", (bar) => trainBaselines(model, training, options.maxTokens, bar))
+        : [];
     const input = {
-      model,
-      adapters,
-      harmful,
-      benign,
+      ...{ model, adapters, harmful, benign, fixedPos, baselines, guards },
       decision: options.decision,
-      fixedPos,
-      baselines,
-      guards,
     };
     const findings = await withProgress("eval", (onProgress) => evaluate({ ...input, onProgress }, settings));
-    // What `--attacks` and `--sweep` add goes here.
+    const attacked = await attackAll(adapters, attacks, harmful, settings.seed, options);
     const evaluation: Evaluation = {
       version: 1,
       run: runFacts(options, settings, findings, backend.description),
       ...findings,
-      attacks: [],
+      attacks: attacked,
       training: curves.filter((curve) => curve !== null),
-      sweep: null,
+      sweep,
     };
     await writeEvaluation(options.out, evaluation);
-    show(options, evaluation);
+    if (options.json) {
+      // The curve is for the file.
+      for (const { roc: _, ...detector } of evaluation.detectors) jsonLine(detector);
+    } else {
+      process.stdout.write(`${evaluationTables(evaluation)}\n${options.out}\n`);
+    }
     if (calibratedHere.length > 0 && !options.json) {
       process.stdout.write(
         `${options.benign}: ${calibratedHere.join(", ")} had its level from these; the share falsely flagged is no test\n`,
       );
     }
   });
+}
+
+async function plannedAttacks({ attacks, attackConfig }: EvalOptions): Promise<PlannedAttack[]> {
+  if (attacks !== undefined) return parseAttacks(attacks, await readConfig(attackConfig, ATTACK_DEFAULTS));
+  if (attackConfig !== undefined) throw new RangeError("--attack-config needs --attacks");
+  return [];
+}
+
+/** Attacks every adapter, one after the other; where there are several, each result says of which it is. */
+async function attackAll(
+  adapters: readonly (() => Promise<FlaggedModel>)[],
+  attacks: readonly PlannedAttack[],
+  { examples }: ExampleFile,
+  seed: number,
+  { adapter: folders, decision }: EvalOptions,
+): Promise<AttackResult[]> {
+  if (attacks.length === 0) return [];
+  const { signal, stop } = interruptible();
+  const results: AttackResult[] = [];
+  try {
+    for (const [i, load] of adapters.entries()) {
+      const flagged = await load();
+      const context = { decision: decision ?? flagged.decision, seed, signal };
+      let bar: { readonly attack: string; readonly progress: Progress } | undefined;
+      const onProgress = (at: { attack: string; done: number; total: number }) => {
+        if (bar?.attack !== at.attack) {
+          bar?.progress.stop();
+          bar = { attack: at.attack, progress: progressBar(at.attack, at.total) };
+        }
+        bar.progress.update(at.done);
+      };
+      try {
+        const found = await runAttacks(flagged, examples, { attacks, ...context, onProgress });
+        const own = folders.length > 1 ? { adapter: folders[i] as string } : {};
+        results.push(...found.map((result) => ({ ...result, options: { ...own, ...result.options } })));
+      } finally {
+        bar?.progress.stop();
+        flagged.dispose();
+      }
+    }
+  } finally {
+    stop();
+  }
+  return results;
 }
 
 async function exampleFile(path: string): Promise<ExampleFile> {
@@ -166,6 +227,7 @@ async function withProgress<T>(
   const onProgress = (done: number, total: number) => {
     bar ??= progressBar(label, total);
     bar.update(done);
+    if (done === total) bar.stop();
   };
   return work(onProgress).finally(() => bar?.stop());
 }
@@ -197,67 +259,4 @@ function runFacts(
     adapters: options.adapter,
     decision: detectors[0]?.rule ?? "",
   };
-}
-
-function show({ json, out }: EvalOptions, evaluation: Evaluation): void {
-  const { detectors, utility, data } = evaluation;
-  if (json) {
-    // The curve is for the file.
-    for (const { roc: _, ...detector } of detectors) jsonLine(detector);
-    return;
-  }
-  const lines = [
-    table([
-      ["", "AUROC", "TPR at 1 % FPR", "at 0.1 %", "flagged", "falsely", "rule"],
-      ...detectors.map(detectorRow),
-    ]),
-    "",
-  ];
-  if (utility) {
-    lines.push(
-      table([
-        ["on benign text", ""],
-        ["KL, nats a token", interval(utility.kl_per_token, 4)],
-        ["perplexity ratio", interval(utility.perplexity_ratio, 3)],
-        ["same likeliest token", percentInterval(utility.agreement)],
-      ]),
-      "",
-    );
-  }
-  const counts = (["harmful", "benign"] as const).map((kind) => {
-    const { examples, generated, left_out } = data[kind];
-    const notes = [
-      ...(generated > 0 ? [`${generated} answered by the model`] : []),
-      ...(left_out > 0 ? [`${left_out} left out`] : []),
-    ];
-    return `${examples} ${kind}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
-  });
-  lines.push(`${out}: ${counts.join(", ")}; intervals of 95 %, ${evaluation.run.resamples} resamples`);
-  process.stdout.write(`${lines.join("\n")}\n`);
-}
-
-function detectorRow(detector: DetectorResult): string[] {
-  return [
-    detector.name,
-    interval(detector.auroc, 3),
-    percentInterval(detector.tpr_at_1_percent_fpr),
-    percentInterval(detector.tpr_at_01_percent_fpr),
-    percentInterval(detector.flag_rate),
-    percentInterval(detector.false_positive_rate),
-    detector.rule,
-  ];
-}
-
-/** A value with its interval, or a dash. */
-function interval(estimate: Estimate | null, digits: number): string {
-  if (!estimate) return "-";
-  const { value, low, high } = estimate;
-  return `${value.toFixed(digits)} [${low.toFixed(digits)}, ${high.toFixed(digits)}]`;
-}
-
-/** The same in percent. */
-function percentInterval(estimate: Estimate | null): string {
-  if (!estimate) return "-";
-  const [value, low, high] = [estimate.value, estimate.low, estimate.high].map((x) => (100 * x).toFixed(1));
-  return `${value} % [${low}, ${high}]`;
 }

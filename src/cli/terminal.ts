@@ -8,8 +8,14 @@ export interface Progress {
   stop(): void;
 }
 
-/** A bar where stderr is a terminal, else silence. */
-export function progressBar(label: string, total: number): Progress {
+/** Updates over which the time left is estimated. */
+const ETA_UPDATES = 50;
+
+/**
+ * A bar with the time left where stderr is a terminal, else silence.
+ * @param done what was done before, which says nothing of the speed
+ */
+export function progressBar(label: string, total: number, done = 0): Progress {
   if (!process.stderr.isTTY) return { update() {}, stop() {} };
   const bar = new SingleBar({
     format: `${label} {bar} {value}/{total} {detail} ({eta_formatted} left)`,
@@ -17,10 +23,11 @@ export function progressBar(label: string, total: number): Progress {
     barIncompleteChar: "░",
     stream: process.stderr,
     hideCursor: true,
+    etaBuffer: ETA_UPDATES,
   });
-  bar.start(total, 0, { detail: "" });
+  bar.start(total, done, { detail: "" });
   return {
-    update: (done, detail = "") => bar.update(done, { detail }),
+    update: (value, detail = "") => bar.update(value, { detail }),
     stop: () => bar.stop(),
   };
 }

@@ -57,7 +57,7 @@ async function run(options: TrainCommandOptions): Promise<void> {
         seed,
         harmful,
         benign,
-        onResponse: (done, total) => run.onPreparation(`response ${done} of ${total}`),
+        onResponse: (done, total) => run.onResponse(done, total),
         onStep: (step) => run.onStep(step),
         signal: run.signal,
         ...(run.checkpoint && { checkpoint: run.checkpoint }),

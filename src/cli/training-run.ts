@@ -42,20 +42,22 @@ export function withTrainingOptions(command: Command): Command {
  */
 export class TrainingRun {
   readonly #lines: string[] = [];
-  readonly #bar: Progress;
+  #bar: Progress | undefined;
+  #hasBegun = false;
   #metricsBegun = false;
   #step = 0;
+  /** The last loss on held-out text. */
+  #heldOut: number | undefined;
 
   constructor(
-    label: string,
-    total: number,
+    readonly label: string,
+    /** Steps of the whole run. */
+    readonly total: number,
     readonly options: TrainingOptions,
     readonly backend: Backend,
     /** Aborted where the user ends the run. */
     readonly signal: AbortSignal,
-  ) {
-    this.#bar = progressBar(label, total);
-  }
+  ) {}
 
   /** Where the run is kept until it is done. */
   get folder(): string {
@@ -85,19 +87,32 @@ export class TrainingRun {
     if (steps.length > 0) notice(`going on after step ${steps.length}, from ${this.folder}`);
     this.#lines.push(...steps.map((step) => `${JSON.stringify(stepLine(step))}\n`));
     this.#step = steps.length;
+    this.#begin();
   }
 
-  /** Shows what is done before the first step. */
-  onPreparation(detail: string): void {
-    this.#bar.update(0, detail);
+  /** Shows the responses that the model writes before the first step. */
+  onResponse(done: number, total: number): void {
+    this.#bar ??= progressBar("responses", total);
+    this.#bar.update(done);
+  }
+
+  /** The bar of the steps, from where the run stands. */
+  #begin(): void {
+    this.#bar?.stop();
+    this.#bar = progressBar(this.label, this.total, this.#step);
+    this.#hasBegun = true;
   }
 
   /** Shows and writes down a step. */
   onStep(step: TrainStep): void {
+    if (!this.#hasBegun) this.#begin();
     const line = stepLine(step);
     this.#lines.push(`${JSON.stringify(line)}\n`);
     this.#step = step.step;
-    this.#bar.update(step.step, `loss ${step.loss.toFixed(3)}, ${Math.round(step.tokensPerSecond)} tokens/s`);
+    this.#heldOut = step.validation?.loss ?? this.#heldOut;
+    const heldOut = this.#heldOut === undefined ? "" : `, held out ${this.#heldOut.toFixed(3)}`;
+    const speed = `${Math.round(step.tokensPerSecond)} tokens/s`;
+    this.#bar?.update(step.step, `loss ${step.loss.toFixed(3)}${heldOut}, ${speed}`);
     if (this.#isKept) this.#append();
     if (this.options.json) jsonLine(line);
   }
@@ -120,7 +135,7 @@ export class TrainingRun {
 
   /** Lets the terminal go; the training has ended. */
   stop(): void {
-    this.#bar.stop();
+    this.#bar?.stop();
   }
 
   /** Adds the metrics to the result, and clears what the run kept. */

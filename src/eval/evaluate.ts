@@ -20,7 +20,7 @@ import { eitherOf } from "./either.js";
 import type { Evaluation } from "./evaluation.js";
 import { readFixedPos } from "./fixed-pos.js";
 import { groupResults } from "./groups.js";
-import { type FlagMeasurement, measureRedFlag } from "./red-flag.js";
+import { expectReadable, type FlagMeasurement, measureRedFlag } from "./red-flag.js";
 import { tokenMaps } from "./token-maps.js";
 import { utilityResult } from "./utility.js";
 
@@ -38,8 +38,8 @@ export interface EvaluationInput {
   readonly decision?: Decision | undefined;
   /** Adapters of the Fixed-Pos baseline. */
   readonly fixedPos?: readonly AdapterLoader[];
-  /** What the flag is compared with. */
-  readonly baselines?: readonly Detector[];
+  /** Makes what the flag is compared with, once the flag has been read: its training may take minutes. */
+  readonly baselines?: () => Promise<readonly Detector[]>;
   /** What the flag is compared with, and combined with: flagged where either flags. */
   readonly guards?: readonly Detector[];
   /** Called as conversations are answered and read by the flag. */
@@ -53,10 +53,11 @@ export type Findings = Omit<Evaluation, "version" | "run" | "attacks" | "trainin
 
 /**
  * Measures the red flag on conversations of both classes.
- * @throws FormatError for a file of which nothing can be read, RangeError for a model without a tokenizer
+ * @throws FormatError for a file of which nothing can be read, RangeError for a model without a tokenizer or a
+ * decision that needs a draw, DivergenceError where P(flag) is NaN
  */
 export async function evaluate(input: EvaluationInput, options: EvaluationOptions): Promise<Findings> {
-  const { model, adapters } = input;
+  const { model } = input;
   const harmful = questionsOf(model, input.harmful, options);
   const benign = questionsOf(model, input.benign, options);
   for (const { questions, facts } of [harmful, benign]) {
@@ -64,57 +65,17 @@ export async function evaluate(input: EvaluationInput, options: EvaluationOption
     throw new FormatError(facts.path, `none of its ${facts.examples} examples fits into the model's context`);
   }
   const questions = { harmful: harmful.questions, benign: benign.questions };
-  const all = [...questions.harmful, ...questions.benign];
-  const isGenerated = all.some(isOpen);
-  const progress = counter(adapters.length * (isGenerated ? 2 : 1) * all.length, input.onProgress);
-
-  // Where nothing is generated every adapter reads the same conversations.
-  const sets: ConversationSet[] = [];
-  const measurements: FlagMeasurement[] = [];
-  const decisions = new Set<string>();
-  for (const load of adapters) {
-    const flagged = await load();
-    try {
-      const decision = input.decision ?? flagged.decision;
-      decisions.add(formatDecision(decision));
-      const [last] = sets;
-      const set =
-        last && !isGenerated
-          ? last
-          : await answered(
-              flagged,
-              questions,
-              decision,
-              options.maxTokens,
-              isGenerated ? progress : () => {},
-            );
-      sets.push(set);
-      measurements.push(await measureRedFlag(flagged, set, decision, progress));
-    } finally {
-      flagged.dispose();
-    }
-  }
+  const { sets, measurements, decisions } = await readAdapters(input, questions, options);
   const [set] = sets;
   const [measurement] = measurements;
   if (!set || !measurement || !model.tokenizer) throw new RangeError("adapters: there must be at least one");
-
   const redFlag: DetectorReadings = {
     name: "red flag",
     rule: [...decisions].join(" or "),
     seeds: measurements,
     harmful: sets.map((each) => each.harmful),
   };
-  const distinct = isGenerated ? sets : sets.slice(0, 1);
-  const detectors = [redFlag];
-  if (input.fixedPos && input.fixedPos.length > 0) {
-    const harmfulOf = input.fixedPos.map(() => set.harmful);
-    detectors.push({ ...(await readFixedPos(input.fixedPos, questions)), harmful: harmfulOf });
-  }
-  for (const baseline of input.baselines ?? []) detectors.push(await readings(baseline, distinct));
-  const guards: DetectorReadings[] = [];
-  for (const guard of input.guards ?? []) guards.push(await readings(guard, distinct));
-  const together = guards.map((guard) => ({ ...eitherOf(redFlag, guard), harmful: redFlag.harmful }));
-  detectors.push(...guards, ...together);
+  const detectors = [redFlag, ...(await readOthers(input, questions, sets, redFlag))];
   const curves = (kind: "harmful" | "benign") =>
     measurements.flatMap((each) => each[kind].map(({ probabilities }) => probabilities));
   return {
@@ -125,6 +86,69 @@ export async function evaluate(input: EvaluationInput, options: EvaluationOption
     utility: utilityResult(utilitiesToCount(questions.benign, measurements), options),
     examples: tokenMaps(model.tokenizer, set, measurement),
   };
+}
+
+/** The questions of both classes. */
+interface BothQuestions {
+  readonly harmful: readonly Question[];
+  readonly benign: readonly Question[];
+}
+
+function hasOpen({ harmful, benign }: BothQuestions): boolean {
+  return harmful.some(isOpen) || benign.some(isOpen);
+}
+
+/**
+ * What each adapter says, of which conversations, and by which decisions. Where nothing is generated all read the
+ * same set.
+ */
+async function readAdapters(
+  input: EvaluationInput,
+  questions: BothQuestions,
+  { maxTokens }: EvaluationOptions,
+): Promise<{ sets: ConversationSet[]; measurements: FlagMeasurement[]; decisions: Set<string> }> {
+  const isGenerated = hasOpen(questions);
+  const count = questions.harmful.length + questions.benign.length;
+  const progress = counter(input.adapters.length * (isGenerated ? 2 : 1) * count, input.onProgress);
+  const onAnswer = isGenerated ? progress : () => {};
+  const sets: ConversationSet[] = [];
+  const measurements: FlagMeasurement[] = [];
+  const decisions = new Set<string>();
+  for (const load of input.adapters) {
+    const flagged = await load();
+    try {
+      const decision = input.decision ?? flagged.decision;
+      expectReadable(decision);
+      decisions.add(formatDecision(decision));
+      const known = isGenerated ? undefined : sets[0];
+      const set = known ?? (await answered(flagged, questions, decision, maxTokens, onAnswer));
+      sets.push(set);
+      measurements.push(await measureRedFlag(flagged, set, decision, progress));
+    } finally {
+      flagged.dispose();
+    }
+  }
+  return { sets, measurements, decisions };
+}
+
+/** What stands beside the flag: baselines, guards, and the flag together with each guard. */
+async function readOthers(
+  { fixedPos = [], baselines, guards = [] }: EvaluationInput,
+  questions: BothQuestions,
+  sets: readonly ConversationSet[],
+  redFlag: DetectorReadings,
+): Promise<DetectorReadings[]> {
+  const distinct = hasOpen(questions) ? sets : sets.slice(0, 1);
+  const others: DetectorReadings[] = [];
+  if (fixedPos.length > 0) {
+    const harmful = fixedPos.map(() => sets[0]?.harmful ?? []);
+    others.push({ ...(await readFixedPos(fixedPos, questions)), harmful });
+  }
+  for (const baseline of (await baselines?.()) ?? []) others.push(await readings(baseline, distinct));
+  const guarded: DetectorReadings[] = [];
+  for (const guard of guards) guarded.push(await readings(guard, distinct));
+  const together = guarded.map((guard) => ({ ...eitherOf(redFlag, guard), harmful: redFlag.harmful }));
+  return [...others, ...guarded, ...together];
 }
 
 /** What a detector without seeds says of each set of conversations. */
@@ -141,7 +165,7 @@ async function readings(detector: Detector, sets: readonly ConversationSet[]): P
 /** The questions with what the flagged model answers to those that are open. */
 async function answered(
   flagged: FlaggedModel,
-  questions: { readonly harmful: readonly Question[]; readonly benign: readonly Question[] },
+  questions: BothQuestions,
   decision: Decision,
   maxTokens: number,
   onAnswer: () => void,

@@ -22,7 +22,10 @@ export interface Evaluation {
   readonly examples: readonly TokenMap[];
 }
 
-/** A value and its interval of 95 %: percentiles of the bootstrap over examples and seeds. */
+/**
+ * A value and its interval of 95 %: percentiles of the bootstrap over examples and seeds; of attacks Wilson's score
+ * interval over conversations.
+ */
 export interface Estimate {
   readonly value: number;
   readonly low: number;

@@ -1,9 +1,15 @@
-import { FLAG_LOSS, type FlagLossOptions } from "../flag/loss.js";
-import { checkHyperparameters, RED_FLAG_DEFAULTS, type RedFlagHyperparameters } from "../flag/train.js";
+import { ADVERSARIAL, attackProbability } from "../flag/adversarial.js";
+import { FLAG_LOSS } from "../flag/loss.js";
+import {
+  checkHyperparameters,
+  RED_FLAG_DEFAULTS,
+  type RedFlagHyperparameters,
+  type RedFlagTraining,
+} from "../flag/train.js";
 
 /** A hyperparameter, and the values of it that a sweep tries. */
 export interface GridAxis {
-  /** Of a number in `RedFlagHyperparameters`, or of a weight in its `loss`. */
+  /** Of a number in `RedFlagHyperparameters`, of a weight in its `loss`, or `adversarial.` and one in there. */
   readonly name: string;
   readonly values: readonly number[];
 }
@@ -16,13 +22,18 @@ export interface GridPoint {
 }
 
 /** Hyperparameters, some of them given; the rest are `RED_FLAG_DEFAULTS`. */
-export type GivenHyperparameters = Partial<Omit<RedFlagHyperparameters, "loss">> & {
-  readonly loss?: Partial<FlagLossOptions>;
-};
+export type GivenHyperparameters = Pick<RedFlagTraining, keyof RedFlagHyperparameters>;
+
+/** Of an axis in `adversarial`, which has `steps` of its own. */
+const ADVERSARIAL_PREFIX = "adversarial.";
 
 /** Names that an axis may have. The seed is no hyperparameter to choose by its result. */
 export function axisNames(): string[] {
-  return [...numbersOf(FLAG_LOSS), ...numbersOf(RED_FLAG_DEFAULTS).filter((name) => name !== "seed")];
+  return [
+    ...numbersOf(FLAG_LOSS),
+    ...numbersOf(RED_FLAG_DEFAULTS).filter((name) => name !== "seed"),
+    ...numbersOf(ADVERSARIAL).map((name) => ADVERSARIAL_PREFIX + name),
+  ];
 }
 
 function numbersOf(settings: object): string[] {
@@ -68,6 +79,8 @@ export function gridPoints(
     combinations.map((values) => {
       const hyperparameters = withValues(given, names, values, seed);
       checkHyperparameters(hyperparameters);
+      const { adversarial, harmfulBatch, benignBatch } = hyperparameters;
+      attackProbability(adversarial.share, { harmful: harmfulBatch, benign: benignBatch });
       return { values, hyperparameters };
     }),
   );
@@ -79,13 +92,19 @@ function withValues(
   values: readonly number[],
   seed: number,
 ): RedFlagHyperparameters {
-  const entries = names.map((name, i) => [name, values[i] as number] as const);
-  const isWeight = ([name]: readonly [string, number]) => Object.hasOwn(FLAG_LOSS, name);
+  const own: Record<"top" | "loss" | "adversarial", Record<string, number>> = {
+    ...{ top: {}, loss: {}, adversarial: {} },
+  };
+  names.forEach((name, i) => {
+    const value = values[i] as number;
+    if (name.startsWith(ADVERSARIAL_PREFIX)) own.adversarial[name.slice(ADVERSARIAL_PREFIX.length)] = value;
+    else if (Object.hasOwn(FLAG_LOSS, name)) own.loss[name] = value;
+    else own.top[name] = value;
+  });
   return {
-    ...RED_FLAG_DEFAULTS,
-    ...given,
-    ...Object.fromEntries(entries.filter((entry) => !isWeight(entry))),
-    loss: { ...FLAG_LOSS, ...given.loss, ...Object.fromEntries(entries.filter(isWeight)) },
+    ...{ ...RED_FLAG_DEFAULTS, ...given, ...own.top },
+    loss: { ...FLAG_LOSS, ...given.loss, ...own.loss },
+    adversarial: { ...ADVERSARIAL, ...given.adversarial, ...own.adversarial },
     seed,
   };
 }

@@ -19,11 +19,17 @@ export interface FlagMeasurement {
   readonly utility: readonly Utility[];
 }
 
+/** Throws RangeError for a decision that given responses cannot meet, since nothing is drawn along them. */
+export function expectReadable(decision: Decision): void {
+  if (decision.kind !== "sampled") return;
+  throw new RangeError(`decision: '${formatDecision(decision)}' needs a draw, and given responses have none`);
+}
+
 /**
  * Reads the flag along all conversations, teacher-forced, and compares the model with its reference on the benign.
- * @param decision when the flag counts as raised; its score is what it compares with its level
+ * @param decision one that `expectReadable` lets pass; a conversation's score is what it compares with its level
  * @param onRead called after each conversation
- * @throws RangeError for the decision `sampled`: a given response is not drawn; DivergenceError where P(flag) is NaN
+ * @throws DivergenceError where P(flag) is NaN
  */
 export async function measureRedFlag(
   flagged: FlaggedModel,
@@ -31,11 +37,6 @@ export async function measureRedFlag(
   decision: Decision,
   onRead: () => void = () => {},
 ): Promise<FlagMeasurement> {
-  if (decision.kind === "sampled") {
-    throw new RangeError(
-      `decision: '${formatDecision(decision)}' needs a draw, and given responses have none`,
-    );
-  }
   const scorer = new FlagScorer(flagged);
   const read = async ({ sequence }: Conversation): Promise<FlagReading> => {
     const { highest, first, probabilities } = await scorer.score(sequence, decision);

@@ -43,19 +43,34 @@ export async function readSweep(
     () => false,
   );
   if (!isThere) return { parameters, points: [], failed: [] };
+  const fields = await fieldsOf(path);
+  const found = sweepOf(fields);
+  if (found.parameters.join() !== parameters.join()) {
+    const problem = `is of another sweep: it varies ${found.parameters.join(", ")}, this one ${parameters.join(", ")}`;
+    throw new FormatError(path, problem);
+  }
+  const was = (fields.object("settings") ?? fields.fail("settings", "is missing")).values as Fingerprint;
+  const problem = difference(was, settings);
+  if (problem !== null) throw new FormatError(path, `is of another sweep: ${problem}`);
+  return found;
+}
+
+/** The sweep of a file, to show it beside other figures. Node only. */
+export async function readSweepResult(path: string): Promise<SweepResult> {
+  return sweepOf(await fieldsOf(path));
+}
+
+async function fieldsOf(path: string): Promise<Fields> {
   const files = await openFiles(path);
   if (files.main === null) throw new FormatError(path, "is a folder, expected a file of JSON");
   const fields = new Fields(path, parseObject(await files.text(files.main), path));
   if (fields.integer("version") !== 1) fields.fail("version", "must be 1");
+  return fields;
+}
+
+function sweepOf(fields: Fields): SweepResult {
   const sweep = fields.object("sweep") ?? fields.fail("sweep", "is missing");
-  const varied = itemsOf(sweep, "parameters").map(String);
-  if (varied.join() !== parameters.join()) {
-    const problem = `is of another sweep: it varies ${varied.join(", ")}, this one ${parameters.join(", ")}`;
-    throw new FormatError(path, problem);
-  }
-  const found = (fields.object("settings") ?? fields.fail("settings", "is missing")).values as Fingerprint;
-  const problem = difference(found, settings);
-  if (problem !== null) throw new FormatError(path, `is of another sweep: ${problem}`);
+  const parameters = itemsOf(sweep, "parameters").map(String);
   return {
     parameters,
     points: pointsOf(sweep, "points").map((point) => ({

@@ -3,7 +3,7 @@ import { headCrossEntropy } from "../model/head-loss.js";
 import type { Model } from "../model/model.js";
 import { embedding } from "../ops/embedding.js";
 import { Tape } from "../tape.js";
-import type { Arena, Parameters } from "../tensor.js";
+import type { Parameters } from "../tensor.js";
 import type { Loss } from "../train/trainer.js";
 import { type FlagBatch, type FlagLossOptions, type HarmfulSequence, padded, redFlagLoss } from "./loss.js";
 import type { FlaggedModel } from "./vocab.js";
@@ -12,6 +12,9 @@ import type { FlaggedModel } from "./vocab.js";
  * Adversarial training of the flag (PAPER.md, RF-AT, Eq. 5): min over θ of the loss at the worst perturbation δ of
  * a harmful conversation's input embeddings that an ℓ2 ball holds. δ begins at 0 and climbs the cross-entropy of the
  * flag by steps along the gradient's sign, back into the ball after each.
+ *
+ * Measured on stories260K (batches of 4 and 4 stories, ten steps, CPU time of one thread): a share of 0.125 takes 1.4
+ * times as long as none, 0.5, which is every harmful conversation, 2.5 times.
  */
 export interface AdversarialOptions {
   /**
@@ -19,9 +22,12 @@ export interface AdversarialOptions {
    * no adversarial training; the paper's template has 0.125.
    */
   readonly share: number;
-  /** Steps of the inner maximisation. */
+  /** Steps of the inner maximisation, a forward and a backward pass over the attacked each. */
   readonly steps: number;
-  /** What a step moves every number of δ by. */
+  /**
+   * What a step moves every number of δ by, in the embeddings' own units. It must fit the model: a token's δ comes
+   * to the ball's surface in radius / (stepSize · √hidden) steps of one direction.
+   */
   readonly stepSize: number;
   /** ε: radius of the ball, in mean norms of the model's embeddings. */
   readonly radius: number;
@@ -83,7 +89,7 @@ export async function adversarialLoss(
   return async (tape, batch, scale) => {
     const attacked = batch.harmful.filter((sequence) => sequence.isAttacked);
     if (attacked.length === 0) return loss(tape, batch, scale);
-    const found = await worstPerturbations(tape.arena, flagged, parameters, attacked, { ...options, radius });
+    const found = await worstPerturbations(tape, flagged, parameters, attacked, { ...options, radius });
     const harmful = batch.harmful.map((sequence) => {
       const perturbation = found.get(sequence);
       return perturbation ? { ...sequence, perturbation } : sequence;
@@ -95,11 +101,12 @@ export async function adversarialLoss(
 /**
  * Searches each conversation's δ: (positions, hidden) in one row, for its first ids. All are searched in one batch;
  * a gradient's sign does not depend on the weight of a conversation's loss in it.
- * @param arena lends memory, and has it back at the end
+ * The adapter drops nothing out meanwhile.
+ * @param outer its arena lends memory, and has it back at the end; passes record as it does
  * @param options `radius` as an ℓ2 norm
  */
 export async function worstPerturbations(
-  arena: Arena,
+  outer: Tape,
   flagged: FlaggedModel,
   parameters: Parameters,
   sequences: readonly HarmfulSequence[],
@@ -127,7 +134,7 @@ export async function worstPerturbations(
     return perturbations.subarray(from, from + attacked * hiddenSize);
   });
   for (let step = 0; step < options.steps; step++) {
-    const gradient = await flagGradient(arena, flagged, parameters, {
+    const gradient = await flagGradient(outer, flagged, parameters, {
       ids,
       batch: sequences.length,
       rows,
@@ -158,13 +165,13 @@ interface InnerProblem {
 
 /** The gradient of Σ -ln P(flag) over the rows in the perturbations. */
 async function flagGradient(
-  arena: Arena,
+  { arena, options }: Tape,
   { model, overlay }: FlaggedModel,
   parameters: Parameters,
   { ids, batch, rows, flags, perturbations }: InnerProblem,
 ): Promise<Float32Array> {
   const mark = arena.mark();
-  const tape = new Tape(arena);
+  const tape = new Tape(arena, true, options);
   const perturbation = tape.from(perturbations, [ids.length, model.config.hiddenSize]);
   perturbation.requiresGrad = true;
   asConstants(parameters, () => {

@@ -221,7 +221,9 @@ export function flagBatches(
       benignDeck.state = stand.benign;
     },
     describe: ({ harmful, benign }) =>
-      [named("harmful", harmful), named("benign", benign)].filter((text) => text !== "").join(", "),
+      [named("harmful", harmful), named("benign", benign), "counted from 0"]
+        .filter((text) => text !== "")
+        .join(", "),
   };
 }
 

@@ -18,8 +18,9 @@ export async function redFlagFingerprint(
     ...factsOf(model.config, "model."),
     "the model's weights": await digestOfParameters(model.weights),
     "the flag's token": flagged.token,
-    "the flag's id": flagged.flagId,
-    "the flag's first values": await digestOf(JSON.stringify(rows)),
+    "the flags' ids": flagged.flagIds.join(", "),
+    "the flags' categories": flagged.categories.join(", "),
+    "the flags' first values": await digestOf(JSON.stringify(rows)),
     "harmful data": await digestOf(JSON.stringify(data.harmful)),
     "benign data": await digestOf(JSON.stringify(data.benign)),
   };

@@ -7,6 +7,6 @@ export interface BatchSource<Batch> {
    * where there is nothing to say.
    */
   state: unknown;
-  /** The examples of a batch, for messages, as in `harmful examples 3, 17`. */
+  /** The examples of a batch, for messages, as in `harmful examples 3, 17, counted from 0`. */
   describe?(batch: Batch): string;
 }

@@ -51,11 +51,18 @@ export class Checkpoint {
   #step = 0;
   #restored: readonly TrainStep[] = [];
 
-  /** @param fingerprint of the run's data, model and settings */
+  /**
+   * @param fingerprint of the run's data, model and settings
+   * @throws RangeError for a bad `every`
+   */
   constructor(
     readonly options: CheckpointOptions,
     readonly fingerprint: Fingerprint,
-  ) {}
+  ) {
+    const { every } = options;
+    if (!Number.isInteger(every) || every < 0)
+      throw new RangeError(`checkpoint.every must be an integer from 0, got ${every}`);
+  }
 
   /** Steps after which the last checkpoint was written; 0 where there is none. */
   get step(): number {

@@ -37,8 +37,8 @@ export async function* pretrain(
 
 /** What decides the run's numbers. */
 async function fingerprintOf(model: Model, corpus: Corpus, options: PretrainOptions): Promise<Fingerprint> {
-  // A limit to stop at, what is measured in passing and where all of it is kept change no number of the run.
-  const { checkpoint, holdout, signal, divergence, ...settings } = options;
+  // A limit to stop at, what is measured in passing, and what is kept where change no number of the run.
+  const { checkpoint, holdout, signal, divergence, gradientCheckpointing, ...settings } = options;
   return {
     ...factsOf(settings),
     ...factsOf(model.config, "model."),

@@ -23,7 +23,7 @@ describe("eval", () => {
     expect(shown).toMatch(/^ +AUROC +TPR at 1 % FPR/);
     expect(shown).toMatch(/\nred flag +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] .* threshold=0\.5\n/);
     expect(shown).toMatch(/KL, nats a token/);
-    expect(shown).toMatch(/\none: 3 harmful, 2 benign; intervals of 95 %, 50 resamples\n$/);
+    expect(shown).toMatch(/\n3 harmful, 2 benign; intervals of 95 %, 50 resamples\none\n$/);
     expect(await readdir(join(folder(), "one"))).toEqual(["metrics.json", "report.html"]);
     expect(await readFile(join(folder(), "one/report.html"), "utf8")).toContain(
       "<h1>Red flag evaluation</h1>",
@@ -70,6 +70,56 @@ describe("eval", () => {
     expect({ ...again, run: null }).toEqual({ ...first, run: null });
   });
 
+  it("attacks every adapter, and shows a sweep", async () => {
+    const sweep = {
+      version: 1,
+      sweep: {
+        parameters: ["benign"],
+        points: [
+          {
+            ...{ values: [1], seed: 0, auroc: 0.5, tpr_at_1_percent_fpr: 0.25 },
+            ...{ kl_per_token: 0.125, perplexity_ratio: 1.5 },
+          },
+        ],
+        failed: [],
+      },
+    };
+    await writeFile(join(folder(), "sweep.json"), JSON.stringify(sweep));
+    const few = { tokens: 2, maxTokens: 3 };
+    const gcg = { steps: 2, width: 4, topK: 8, suffix: 3, target: 2, maxTokens: 3, examples: 1 };
+    await writeFile(join(folder(), "attacks.json"), JSON.stringify({ prefill: few, gcg }));
+    const shown = await succeed(
+      folder(),
+      ...[...EVAL, "attacked", "--adapter", "adapter", "second", "--sweep", "sweep.json"],
+      ...["--attacks", "prefill,gcg", "--attack-config", "attacks.json", "--seed", "4"],
+    );
+    expect(shown).toMatch(/\nprefill, 0 .*\nprefill, 2 .*\ngcg, 0 .*\ngcg, 2 /);
+    const { attacks, sweep: found } = await evaluationOf("attacked");
+    expect(attacks.map(({ attack, options }) => [attack, options.adapter, options.seed])).toEqual([
+      ["prefill", "adapter", 4],
+      ["gcg", "adapter", 4],
+      ["prefill", "second", 4],
+      ["gcg", "second", 4],
+    ]);
+    expect(attacks[0]?.levels.map(({ label }) => label)).toEqual(["0", "1", "2"]);
+    expect(found).toEqual(sweep.sweep);
+  });
+
+  it.each([
+    [["--attacks", "ddos"], 2 as const, /attacks: 'ddos' is none of prefill, /],
+    [["--attack-config", "attacks.json"], 2 as const, /--attack-config needs --attacks/],
+    [
+      ["--attacks", "gcg", "--attack-config", "odd.json"],
+      1 as const,
+      /odd\.json: 'gcg\.speed' is no setting/,
+    ],
+    [["--sweep", "model/config.json"], 1 as const, /model\/config\.json/],
+  ])("refuses %j before any work", async (args, code, message) => {
+    await writeFile(join(folder(), "odd.json"), JSON.stringify({ gcg: { speed: 1 } }));
+    expect(await fail(folder(), code, ...EVAL, "none", "--adapter", "adapter", ...args)).toMatch(message);
+    expect(await readdir(folder())).not.toContain("none");
+  });
+
   it("lets the model answer, leaves out what does not fit, and groups", async () => {
     await writeFile(
       join(folder(), "mixed.jsonl"),
@@ -82,6 +132,7 @@ describe("eval", () => {
     const args = EVAL.map((arg) => (arg === "harmful.jsonl" ? "mixed.jsonl" : arg));
     const shown = await succeed(folder(), ...args, "mixed", "--adapter", "adapter", "--max-tokens", "11");
     expect(shown).toContain("5 harmful (1 answered by the model, 1 left out), 2 benign");
+    expect(shown).toContain("one class only");
     const { groups, data } = await evaluationOf("mixed");
     expect(data.harmful).toMatchObject({ examples: 5, generated: 1, left_out: 1 });
     expect(groups.map(({ by, value, harmful, examples }) => [by, value, harmful, examples])).toEqual([
@@ -113,6 +164,7 @@ describe("eval", () => {
       "--generate",
     );
     expect(own).toContain("3 harmful (3 answered by the model), 2 benign (2 answered by the model)");
+    expect(own).not.toContain("one class only");
     expect((await evaluationOf("own")).detectors[0]?.delays).toEqual([]);
   });
 });

@@ -22,7 +22,7 @@ async function metricsOf(out: string): Promise<unknown[]> {
 }
 
 /** A training that takes long enough for a signal to reach it. */
-const LONG = [...TRAIN, "--deterministic", "--steps", "150"];
+const LONG = [...TRAIN, "--deterministic", "--steps", "80"];
 
 /** Begins `LONG`, and stops it by SIGTERM once the first step is told. */
 async function stopped(out: string, ...more: string[]): Promise<void> {
@@ -64,14 +64,14 @@ describe("--resume", () => {
   it("refuses the checkpoint of another run, and a run that would overwrite one is refused too", async () => {
     await stopped("mine", "--seed", "1");
     const before = await readFile(join(folder(), "mine.checkpoint/state.safetensors"));
-    const again = [...TRAIN, "--out", "mine", "--steps", "150"];
+    const again = [...TRAIN, "--out", "mine", "--steps", "80"];
     const path = "mine.checkpoint/state.safetensors: is of another run: ";
     expect(await fail(folder(), 1, ...again, "--resume", "--seed", "1")).toBe(
       `${path}deterministic was true and is false`,
     );
     const same = [...again, "--deterministic", "--seed", "1"];
     expect(await fail(folder(), 1, ...same, "--resume", "--steps", "9", "--seed", "2")).toBe(
-      `${path}steps was 150 and is 9; seed was 1 and is 2`,
+      `${path}steps was 80 and is 9; seed was 1 and is 2`,
     );
     await writeFile(join(folder(), "other.jsonl"), lines([...BENIGN].reverse()));
     expect(await fail(folder(), 1, ...same, "--resume", "--benign", "other.jsonl")).toBe(
@@ -92,7 +92,7 @@ describe("a run that diverges", () => {
     await writeFile(join(folder(), "wild.json"), JSON.stringify({ lr: 1e30, clip: 1e30, warmup: 0 }));
     const wild = ["--config", "wild.json", "--steps", "9", "--checkpoint-every", "1"];
     const message = await fail(folder(), 1, ...TRAIN, "--out", "wild", ...wild);
-    const examples = `\\(harmful examples( [0-${HARMFUL.length - 1}],){3} ?.*, benign examples .*\\)`;
+    const examples = `\\(harmful examples( [0-${HARMFUL.length - 1}],){3} ?.*, benign examples .*, counted from 0\\)`;
     const kept = "; wild\\.checkpoint holds the run after step (\\d)$";
     const found = new RegExp(`^step (\\d).*: .*(NaN|Infinity) ${examples}${kept}`).exec(message);
     expect(found, message).not.toBeNull();

@@ -103,6 +103,23 @@ describe("an evaluation", () => {
     expect(found.along[8]?.harmful?.mean).toBeCloseTo(0.5, 6);
   });
 
+  it("refuses a decision that needs a draw, before anything is answered", async () => {
+    const asked = file("asked", [{ prompt: "a" }]);
+    let answers = 0;
+    const input = { model, adapters: adapters(8), harmful: asked, benign, onProgress: () => answers++ };
+    await expect(evaluate({ ...input, decision: { kind: "sampled" } }, OPTIONS)).rejects.toThrow(
+      "decision: 'sampled' needs a draw",
+    );
+    expect(answers).toBe(0);
+  });
+
+  it("says that P(flag) is NaN instead of ranking it", async () => {
+    const broken = [async () => scriptedFlag(model, Array(CONTEXT).fill(Number.NaN))];
+    await expect(evaluate({ model, adapters: broken, harmful, benign }, OPTIONS)).rejects.toThrow(
+      "eval: P(flag) is NaN: the training has diverged",
+    );
+  });
+
   it("obeys another decision, whose value it ranks by", async () => {
     const decision = { kind: "ema", decay: 0.5, level: 0.8 } as const;
     const { detectors } = await evaluate(
@@ -128,7 +145,7 @@ describe("responses that the model writes", () => {
         return conversations.map(() => ({ score: 0, flagged: false, first: null }));
       },
     };
-    const input = { model, adapters: adapters(8, 99), harmful: asked, benign, baselines: [spy] };
+    const input = { model, adapters: adapters(8, 99), harmful: asked, benign, baselines: async () => [spy] };
     const found = await evaluate(input, OPTIONS);
     expect(found.data.harmful).toEqual({ path: "asked", examples: 2, generated: 2, left_out: 0 });
     // 2 of 14 places are the prompt's; the first adapter has put a flag into one, which is no text.
@@ -147,6 +164,9 @@ describe("responses that the model writes", () => {
     expect(utility?.tokens).toBe(12);
     // Its own likeliest tokens.
     expect(utility?.perplexity).toBeCloseTo(1, 5);
+    const both = file("both", [...benign.examples, ...asked.examples]);
+    const mixed = await evaluate({ model, adapters: adapters(99), harmful, benign: both }, OPTIONS);
+    expect(mixed.utility?.tokens).toBe(3 + 8);
     const none = await evaluate(
       { model, adapters: adapters(99), harmful, benign: file("full", [{ prompt: "abcdefghijklm" }]) },
       OPTIONS,

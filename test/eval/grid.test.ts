@@ -62,6 +62,21 @@ describe("a grid", () => {
     });
   });
 
+  it("sets what adversarial training takes by its full name", () => {
+    const [point] = gridPoints(
+      [
+        { name: "steps", values: [9] },
+        { name: "adversarial.steps", values: [3] },
+      ],
+      [0],
+      { adversarial: { share: 0.25, steps: 8 } },
+    );
+    const { adversarial } = RED_FLAG_DEFAULTS;
+    expect(point?.hyperparameters).toMatchObject({
+      ...{ steps: 9, adversarial: { ...adversarial, share: 0.25, steps: 3 } },
+    });
+  });
+
   it("is seen whole under the first seed before any other", () => {
     const places = gridPoints(axes, [5, 2], {}).map(({ values, hyperparameters: { seed } }) => [
       ...values,
@@ -95,6 +110,9 @@ describe("a grid", () => {
 
   it("is refused before any work where a point is out of range", () => {
     expect(() => gridPoints([{ name: "rank", values: [4, 0] }], [0], {})).toThrow(/^rank must be/);
+    expect(() => gridPoints([{ name: "adversarial.share", values: [0.5, 0.6] }], [0], {})).toThrow(
+      /^adversarial\.share must be at most 0\.5/,
+    );
     expect(() => gridPoints([{ name: "ce", values: [-1] }], [0], {})).toThrow(/^ce must be/);
     expect(() => gridPoints([...axes, { name: "lr", values: [1] }], [0], {})).toThrow(/two of 'lr'/);
   });

@@ -172,6 +172,12 @@ describe("a classifier that is a program", () => {
     );
   });
 
+  it("may take longer for all answers than it may be silent", async () => {
+    const target = await program("await new Promise((resolve) => setTimeout(resolve, 500)); answer(index);");
+    const found = await ask(target, responses("a", "b", "c", "d"), 1.6);
+    expect(found.map(({ score }) => score)).toEqual([0, 1, 2, 3]);
+  });
+
   it("that is none is named", async () => {
     expect((await rejection(ask("no-such-guard --fast", responses("a")))).message).toMatch(
       /^no-such-guard --fast: does not start: .*ENOENT/,

@@ -52,6 +52,25 @@ describe("a linear probe", () => {
     expect(probe.rule).toBe(`log-odds >= ${Math.max(...own.map(({ score }) => score)).toFixed(3)}`);
   });
 
+  it("is fitted: both classes are as far from certain on the whole", async () => {
+    // One position each, so that scores are log-odds of what was fitted.
+    const asked = (list: readonly Conversation[]) =>
+      list.map((each) => ({ ...each, onset: null, sequence: { ...each.sequence, response: [] } }));
+    const named = (names: readonly string[]) =>
+      asked(read(names.map((prompt) => ({ prompt, response: "q" }))));
+    const data = {
+      harmful: named(["a wolf", "the fox bit", "wolves", "one fox", "foxes eat", "the wolf"]),
+      benign: named(["a cow", "the hen sat", "cows", "one hen"]),
+    };
+    const probe = await trainLinearProbe(model, data);
+    const doubt = async (list: readonly Conversation[], sign: 1 | -1) => {
+      const doubts = (await probe.read(list)).map(({ score }) => 1 / (1 + Math.exp(sign * score)));
+      return doubts.reduce((sum, x) => sum + x, 0) / doubts.length;
+    };
+    // The slope in the bias, which no penalty holds, is 0 at the minimum; the fit ends at 1e-6.
+    expect(await doubt(data.harmful, 1)).toBeCloseTo(await doubt(data.benign, -1), 4);
+  });
+
   it("is linear in the model's last hidden states", async () => {
     const data = { harmful: read(examples(30, 5, true)), benign: read(examples(30, 6, false)) };
     const probe = await trainLinearProbe(model, data);

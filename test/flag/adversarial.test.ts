@@ -14,7 +14,7 @@ import { type RedFlagTraining, trainRedFlag } from "../../src/flag/train.js";
 import { addRedFlag, type FlaggedModel } from "../../src/flag/vocab.js";
 import { linearLayers, type ModelConfig } from "../../src/model/config.js";
 import { Random } from "../../src/random.js";
-import { Tape } from "../../src/tape.js";
+import { Tape, type TapeOptions } from "../../src/tape.js";
 import { Arena, type Parameters } from "../../src/tensor.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
 import { AdamW } from "../../src/train/optimiser.js";
@@ -49,10 +49,15 @@ async function movedFlag(config: ModelConfig): Promise<{ flagged: FlaggedModel; 
   return { flagged, parameters };
 }
 
-async function search(config: ModelConfig, options: AdversarialOptions): Promise<Float32Array[]> {
+async function search(
+  config: ModelConfig,
+  options: AdversarialOptions,
+  recording: TapeOptions = {},
+): Promise<Float32Array[]> {
   const { flagged, parameters } = await movedFlag(config);
   const arena = new Arena(backend);
-  const found = await worstPerturbations(arena, flagged, parameters, SEQUENCES, options);
+  const tape = new Tape(arena, true, recording);
+  const found = await worstPerturbations(tape, flagged, parameters, SEQUENCES, options);
   arena.dispose();
   flagged.dispose();
   return SEQUENCES.map((sequence) => found.get(sequence) ?? new Float32Array());
@@ -144,12 +149,16 @@ describe.each(CONFIGS)("the worst perturbation on %s", (_, config) => {
     for (const size of steps) expect(["0.000000", "0.002000"]).toContain(size);
   });
 
+  it("is the same with gradient checkpointing", async () => {
+    expect(await search(config, SEARCH, { checkpoint: true })).toEqual(await search(config, SEARCH));
+  });
+
   it("is searched without a trace in the gradients and the arena", async () => {
     const { flagged, parameters } = await movedFlag(config);
     const optimiser = new AdamW(parameters);
     const arena = new Arena(backend);
     const { used } = arena;
-    await worstPerturbations(arena, flagged, parameters, SEQUENCES, SEARCH);
+    await worstPerturbations(new Tape(arena), flagged, parameters, SEQUENCES, SEARCH);
     expect(arena.used).toBe(used);
     expect((await optimiser.gradients.all.read()).every((value) => value === 0)).toBe(true);
     for (const [, tensor] of parameters.entries()) expect(tensor.requiresGrad).toBe(true);

@@ -148,6 +148,16 @@ describe("a decision that is fitted", () => {
   });
 });
 
+it("a flag that has diverged is told, not fitted", async () => {
+  const backend = await baseline();
+  const model = await scripted(backend, script(20, [1, 2, 3, 4]));
+  const broken = scriptedFlag(model, Array(4).fill(Number.NaN));
+  const options = { rule: { kind: "threshold" }, falsePositiveRate: 0.5 } as const;
+  await expect(calibrate(broken, [{ prompt: [0], response: [1] }], options)).rejects.toThrow(
+    /P\(flag\) is NaN/,
+  );
+});
+
 describe("a rule without a level", () => {
   it.each([
     ["threshold", { kind: "threshold" }],

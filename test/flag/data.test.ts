@@ -222,8 +222,8 @@ describe("a source of batches", () => {
       harmful: [{ prompt: [1], response: [2], onset: 0, insertAt: 0, index: 7 }],
       benign: [3, 0].map((index) => ({ prompt: [1], response: [2], index })),
     };
-    expect(source(1).describe?.(batch)).toBe("harmful example 7, benign examples 3, 0");
-    expect(source(1).describe?.({ ...batch, harmful: [] })).toBe("benign examples 3, 0");
+    expect(source(1).describe?.(batch)).toBe("harmful example 7, benign examples 3, 0, counted from 0");
+    expect(source(1).describe?.({ ...batch, harmful: [] })).toBe("benign examples 3, 0, counted from 0");
   });
 });
 

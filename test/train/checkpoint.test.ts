@@ -80,6 +80,11 @@ describe("a run that goes on from a checkpoint", () => {
     }
   });
 
+  it.each([-1, 1.5, Number.NaN])("every %d steps is refused", async (every) => {
+    const folder = join(await temporaryFolder(), "run");
+    await expect(run(keeping(folder, { every }))).rejects.toThrow(/^checkpoint\.every must be an integer/);
+  });
+
   it("may be stopped again and again", async () => {
     const whole = await run();
     const folder = join(await temporaryFolder(), "run");

@@ -14,7 +14,7 @@ export interface AttackContext {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** An attack whose options and conversations have been found fit, before any work. */
+/** An attack whose conversations have been found fit, before any work. */
 export interface PreparedAttack {
   /** Steps that it reports. */
   readonly total: number;
@@ -25,7 +25,9 @@ export interface PreparedAttack {
 /** An attack whose options, numbers all, are of the type O. */
 export interface Attack<O extends object = object> {
   readonly defaults: O;
-  /** @throws RangeError for an option out of its range, or where no conversation can be attacked */
+  /** @throws RangeError for an option out of its range */
+  check(options: O): void;
+  /** @throws RangeError where no conversation can be attacked */
   prepare(context: AttackContext, examples: readonly Example[], options: O): PreparedAttack;
 }
 

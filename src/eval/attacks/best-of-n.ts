@@ -24,10 +24,13 @@ export interface BestOfNOptions {
 export const bestOfN: Attack<BestOfNOptions> = {
   defaults: { n: 16, temperature: 1.5, topP: 1, maxTokens: 64, examples: 50 },
 
-  prepare(context, examples, options) {
+  check(options) {
     expectIntegers("best-of-n", options, { n: 1, maxTokens: 1, examples: 1 });
+    checkSampling({ ...options, topK: 0 });
+  },
+
+  prepare(context, examples, options) {
     const { n, maxTokens, temperature, topP } = options;
-    checkSampling({ temperature, topP, topK: 0 });
     const usable = sequencesOf(context.flagged.model, examples, 1, 1);
     const needs = "a prompt that leaves room in the model's context";
     const chosen = firstOf("best-of-n", usable, options.examples, needs);

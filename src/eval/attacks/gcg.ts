@@ -54,12 +54,15 @@ function suffixAttack(name: string, defaults: GcgOptions): Attack<GcgOptions> {
   return {
     defaults,
 
-    prepare(context, examples, options) {
+    check(options) {
       const integers = { width: 1, topK: 1, suffix: 1, target: 1, maxTokens: options.target, examples: 1 };
       expectIntegers(name, options, { ...integers, steps: 1 });
       if (!(options.flagWeight >= 0)) {
         throw new RangeError(`${name}.flagWeight must be a number from 0, got ${options.flagWeight}`);
       }
+    },
+
+    prepare(context, examples, options) {
       const { model } = context.flagged;
       const room = options.suffix + options.maxTokens;
       const usable = sequencesOf(model, examples, options.target, room).filter(

@@ -20,8 +20,11 @@ export interface PrefillOptions {
 export const prefill: Attack<PrefillOptions> = {
   defaults: { tokens: 16, maxTokens: 64, examples: 100 },
 
-  prepare(context, examples, options) {
+  check(options) {
     expectIntegers("prefill", options, { tokens: 0, maxTokens: 1, examples: 1 });
+  },
+
+  prepare(context, examples, options) {
     const { tokens, maxTokens } = options;
     const { model } = context.flagged;
     // Every level attacks the same conversations.

@@ -40,7 +40,7 @@ export interface PlannedAttack {
 
 /**
  * Reads names of attacks as the command line writes them: `prefill,gcg`.
- * @throws RangeError for a name that is none, or comes twice
+ * @throws RangeError for a name that is none, or comes twice, or an option out of its range
  */
 export function parseAttacks(names: string, config: PartialAttackConfig = {}): PlannedAttack[] {
   const list = names.split(",").map((name) => name.trim());
@@ -50,9 +50,15 @@ export function parseAttacks(names: string, config: PartialAttackConfig = {}): P
     if (!isAttack(name)) {
       throw new RangeError(`attacks: '${name}' is none of ${Object.keys(ATTACKS).join(", ")}`);
     }
-    const options = { ...ATTACK_DEFAULTS[name], ...config[name] };
-    return { name, options: options as AttackConfig[AttackName] };
+    const options = { ...ATTACK_DEFAULTS[name], ...config[name] } as AttackConfig[AttackName];
+    attackOf(name).check(options);
+    return { name, options };
   });
+}
+
+/** The attack of that name, whatever its options. */
+function attackOf(name: AttackName): Attack {
+  return ATTACKS[name];
 }
 
 function isAttack(name: string): name is AttackName {
@@ -86,8 +92,8 @@ export async function runAttacks(
 ): Promise<AttackResult[]> {
   const context: AttackContext = { flagged, ...rest };
   const prepared = attacks.map(({ name, options }) => {
-    const attack: Attack = ATTACKS[name];
-    return { name, attack: attack.prepare(context, examples, options) };
+    attackOf(name).check(options);
+    return { name, attack: attackOf(name).prepare(context, examples, options) };
   });
   const results: AttackResult[] = [];
   for (const { name, attack } of prepared) {

@@ -2,6 +2,7 @@ import type { FlaggedModel } from "../../flag/vocab.js";
 import { forward, head } from "../../model/forward.js";
 import { type HeadInput, headCrossEntropy, inChunks } from "../../model/head-loss.js";
 import { KVCache } from "../../model/kv-cache.js";
+import { weightUnder } from "../../model/lora.js";
 import { crossEntropy } from "../../ops/cross-entropy.js";
 import { embedding } from "../../ops/embedding.js";
 import { linear } from "../../ops/matmul.js";
@@ -89,7 +90,7 @@ export class SuffixLoss {
     tape.backward();
     const positions = tape.from(Uint32Array.from(suffix, (_, i) => before.length + i));
     const rows = embedding(quiet, tape.grad(perturbation), positions);
-    return linear(quiet, rows, model.weight("embed.weight")).read();
+    return linear(quiet, rows, weightUnder(model, overlay, "embed.weight")).read();
   }
 
   /** Puts what stands before the suffix through the model, for all candidates alike, in passes of the usual size. */

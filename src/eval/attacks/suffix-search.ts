@@ -21,7 +21,7 @@ export interface SearchStep {
   readonly loss: number;
 }
 
-/** Draws a candidate for every one that is wanted, so many times at most: the others do not survive. */
+/** Draws for every candidate that is wanted: one that the tokenizer would not make again is drawn anew. */
 const MOST_DRAWS = 8;
 
 /**

@@ -20,8 +20,11 @@ const FIRST = "en";
 export const translation: Attack<TranslationOptions> = {
   defaults: { maxTokens: 64, examples: 100 },
 
-  prepare(context, examples, options) {
+  check(options) {
     expectIntegers("translation", options, { maxTokens: 1, examples: 1 });
+  },
+
+  prepare(context, examples, options) {
     const { maxTokens } = options;
     const named = examples.filter(({ language }) => language !== undefined);
     const needs = "a language and a prompt that leaves room in the model's context";

@@ -49,6 +49,7 @@ export function attackSection({ attacks }: Evaluation): Markup | null {
     run.some(({ levels }) => levels.some((level) => level[field])),
   );
   return html`${legend(shown.map(({ name, style, mark }) => ({ name, swatch: lineSwatch(style, mark) })))}
+<p class="note">Ranges are Wilson's score intervals of 95&nbsp;% over the conversations.</p>
 <div class="figures">${run.map(attackFigure)}</div>
 ${attackTable(run)}`;
 }

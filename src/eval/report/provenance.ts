@@ -34,7 +34,8 @@ export function runSection({ run }: Evaluation): Markup {
     ["Date", html`<time datetime="${run.date}">${run.date}</time>`],
   ];
   const known = facts.filter(([, value]) => value !== false);
-  const command = run.command.map(shellWord).join(" ");
+  // Each in a box, so that a line breaks between words and not at their hyphens.
+  const command = run.command.map((word, i) => [i > 0 && " ", html`<span>${shellWord(word)}</span>`]);
   return html`<pre class="command" tabindex="0" aria-label="Command line"><code>${command}</code></pre>
 <dl class="facts">
 ${known.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>\n`)}</dl>`;

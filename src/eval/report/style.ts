@@ -99,6 +99,7 @@ figcaption strong { color: var(--ink); }
 
 .command { margin: 0; padding: 0.9rem 1.1rem; background: var(--panel); white-space: pre-wrap;
   overflow-wrap: anywhere; }
+.command span { display: inline-block; max-width: 100%; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: 0.9rem 2rem;
   margin: 1.25rem 0 0; }
 .facts dt { color: var(--soft); font: 600 0.8125rem/1.3 var(--plain); }

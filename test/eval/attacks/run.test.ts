@@ -233,6 +233,12 @@ describe("what is refused", () => {
   });
 });
 
+it("options are checked as names are read", () => {
+  expect(() => parseAttacks("prefill", { prefill: { maxTokens: 0.5 } })).toThrow(
+    /^prefill.maxTokens must be an integer from 1, got 0.5/,
+  );
+});
+
 it("options that are not given are the defaults", () => {
   expect(parseAttacks("gcg,prefill", { gcg: { steps: 3 } })).toEqual([
     { name: "gcg", options: { ...ATTACK_DEFAULTS.gcg, steps: 3 } },
