@@ -30,6 +30,11 @@ const NEW_TOKENS = 10;
 const TRAINING_EXAMPLES = 300;
 const TEST_EXAMPLES = Number(options.examples);
 const LEVEL = 0.5;
+/**
+ * The benign term is a mean over 26 positions, of which Fixed-Pos flags the first alone: with a weight of 1 it did
+ * not keep two of three flags from being raised there on every errand (measured).
+ */
+const BENIGN_WEIGHT = 8;
 
 /** The largest P(flag) at the new positions, where the model goes on from a prefilled response. */
 async function flagAfter(flagged, { prompt, response }, prefilled) {
@@ -86,6 +91,7 @@ for (let i = 0; i < Number(options.seeds); i++) {
       ...data,
       placement,
       steps: Number(options.steps),
+      loss: { benign: BENIGN_WEIGHT },
       lr: 2e-3,
       rank: 16,
       alpha: 32,
