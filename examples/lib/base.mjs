@@ -7,8 +7,8 @@ const INITIAL_STD = 0.02;
 
 /**
  * Scales fresh weights to the standard deviation 1/√hidden. At widths near a hundred 0.02 leaves attention so flat
- * that copying from the context is learned late: on the corpus of in-context.mjs 700 steps ended at 1.42 nats with
- * this scale, and at 1.96 without it (measured, each with the better of two learning rates).
+ * that copying from the context is learned late: on an earlier form of the corpus of in-context.mjs 700 steps ended
+ * at 1.42 nats a token with this scale (lr 4e-3), and at 1.96 without it (lr 1e-2); measured.
  */
 async function widen(model) {
   const factor = 1 / Math.sqrt(model.config.hiddenSize) / INITIAL_STD;
