@@ -98,6 +98,18 @@ export class Tensor implements Region {
   async readIds(): Promise<Uint32Array> {
     return new Uint32Array(await this.backend.read(this));
   }
+
+  /** One f32 by its place in the whole, without the others. */
+  async at(index: number): Promise<number> {
+    if (this.dtype !== "f32" || !(index >= 0 && index < this.size)) {
+      throw new RangeError(
+        `at: there is no f32 number ${index} in ${formatShape(this.shape)} of ${this.dtype}`,
+      );
+    }
+    const { block, byteOffset } = this;
+    const bytes = await this.backend.read({ block, byteOffset: byteOffset + 4 * index, byteLength: 4 });
+    return new DataView(bytes).getFloat32(0, true);
+  }
 }
 
 /** A point in an arena to return to. */

@@ -41,13 +41,18 @@ export function flagMonitor(flags: number | readonly number[], decision: Decisio
     watches: flagIds,
     ...(decision.kind === "sampled" ? {} : { banned: new Set(flagIds) }),
     observe({ logits, likeliest, logSumExp, sampled }: Observation): { verdict: Verdict; notes: FlagNotes } {
-      const flagProbabilities = Array.from(logits, (logit) => Math.exp(logit - logSumExp));
+      const flagProbabilities: number[] = [];
+      let sum = 0;
+      let likeliestFlag = 0;
+      for (let i = 0; i < flagIds.length; i++) {
+        const p = Math.exp((logits[i] as number) - logSumExp);
+        flagProbabilities.push(p);
+        sum += p;
+        if (p > (flagProbabilities[likeliestFlag] as number)) likeliestFlag = i;
+      }
       // Rounding may take the sum of several past 1.
-      const flagProbability = Math.min(
-        1,
-        flagProbabilities.reduce((sum, p) => sum + p, 0),
-      );
-      const flagId = flagIds[flagProbabilities.indexOf(Math.max(...flagProbabilities))] as number;
+      const flagProbability = Math.min(1, sum);
+      const flagId = flagIds[likeliestFlag] as number;
       const isSampled = flagIds.includes(sampled);
       const raised = tracker.update({
         probability: flagProbability,

@@ -170,16 +170,14 @@ async function predict(
   const rows = forward(tape, model, ids, { cache, overlay });
   const last = ids.length === 1 ? rows : embedding(tape, rows, tape.from(Uint32Array.of(ids.length - 1)));
   const scores = head(tape, model, last, overlay);
-  const column = scores.reshape([scores.size, 1]);
   const first = argmax(tape, scores);
   const loss = crossEntropy(tape, scores, first);
-  const top = embedding(tape, column, first);
-  const gather = (wanted: readonly number[]) => embedding(tape, column, tape.from(Uint32Array.from(wanted)));
+  const top = embedding(tape, scores.reshape([scores.size, 1]), first);
   const [[likeliest = 0], [nats = 0], [highest = 0], watched, all] = await Promise.all([
     first.readIds(),
     loss.read(),
     top.read(),
-    watches?.length ? gather(watches).read() : undefined,
+    watches && some(scores, watches),
     logits && scores.read(logits),
   ]);
   return {
@@ -190,9 +188,18 @@ async function predict(
     logitOf(id) {
       if (id === likeliest) return highest;
       if (all) return all[id] ?? Number.NaN;
-      return gather([id])
-        .read()
-        .then(([logit = Number.NaN]) => logit);
+      return scores.at(id);
     },
   };
+}
+
+/** A few numbers of a tensor. */
+async function some(tensor: Tensor, indices: readonly number[]): Promise<Float32Array> {
+  const values = new Float32Array(indices.length);
+  await Promise.all(
+    indices.map(async (index, i) => {
+      values[i] = await tensor.at(index);
+    }),
+  );
+  return values;
 }

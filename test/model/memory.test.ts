@@ -127,6 +127,16 @@ describe("parameters", () => {
     await expect(tensor.read(whole)).rejects.toThrow("read: 8 values of a tensor of shape (2, 3)");
   });
 
+  it("gives single numbers", async () => {
+    const arena = new Arena(backend, 1024);
+    const tensor = arena.tensor([2, 3]);
+    tensor.write(Float32Array.of(1, 2, 3, 4, 5, 6.5));
+    expect(await Promise.all([0, 4, 5].map((index) => tensor.at(index)))).toEqual([1, 5, 6.5]);
+    for (const index of [-1, 6, Number.NaN])
+      await expect(tensor.at(index)).rejects.toThrow(`at: there is no f32 number ${index} in (2, 3) of f32`);
+    await expect(arena.tensor([3], "u32").at(0)).rejects.toThrow(RangeError);
+  });
+
   it("reshape keeps memory and size", () => {
     const tensor = new Arena(backend, 1024).tensor([2, 6]);
     expect(tensor.reshape([3, 4])).toMatchObject({

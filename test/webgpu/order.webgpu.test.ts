@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { accumulateKernel, addKernel } from "../../src/ops/add.js";
 import { matmulKernel } from "../../src/ops/matmul.js";
-import { fill } from "../../src/tape.js";
+import { fill, Tape } from "../../src/tape.js";
+import { Arena } from "../../src/tensor.js";
 import { numbers, openBackend, part, regionOf } from "./device.js";
 
 describe("order", () => {
@@ -30,6 +31,12 @@ describe("order", () => {
       [2, 2, 2, 2],
       [3, 3, 3, 3],
     ]);
+  });
+
+  test("a number of a tensor comes without the others, wherever it lies", async () => {
+    const tape = new Tape(new Arena(await openBackend()), false);
+    const x = tape.from(Float32Array.from({ length: 70 }, (_, i) => i / 8));
+    expect(await Promise.all([0, 1, 65, 69].map((index) => x.at(index)))).toEqual([0, 0.125, 8.125, 8.625]);
   });
 
   test("more dispatches than a batch holds each have their own parameters", async () => {
