@@ -60,6 +60,15 @@ const TRAIN = {
   // Of koala's prompts none has an answer: the base writes them.
   complete: 48,
 };
+/** What to compare with: the same, trained as the first token of the response only. */
+const FIXED_POS = { ...TRAIN, placement: "fixed" };
+/** Small budgets: a minute an adapter. */
+const ATTACKS = {
+  prefill: { tokens: 16, maxTokens: 32, examples: 50 },
+  "best-of-n": { n: 8, maxTokens: 32, examples: 20 },
+  gcg: { steps: 16, width: 64, target: 8, maxTokens: 32, examples: 5 },
+  "adaptive-gcg": { steps: 16, width: 64, target: 8, maxTokens: 32, examples: 5 },
+};
 /** Tokens that the model answers with before its flag is read. */
 const ANSWER = "32";
 /** Benign prompts that may be flagged: 76 that calibration has could not speak of 1 %. */
@@ -108,25 +117,34 @@ const base =
       await config("pretrain", PRETRAIN),
     ),
   ));
-const training = await config("train", TRAIN);
-const adapters = [];
-for (let i = 0; i < Number(options.seeds); i++) {
-  const seed = String(Number(options.seed) + i);
-  const adapter = await make(join(out, `flag-${seed}`), async (path) => {
-    const files = ["--harmful", data("train-harmful.jsonl"), "--benign", data("train-benign.jsonl")];
-    await oriflamme("train", "--model", base, ...files, "--out", path, "--config", training, "--seed", seed);
-    const level = [
+/** Flags of one training under all seeds, each with its level. */
+async function trainFlags(name, settings) {
+  const path = await config(`train-${name}`, settings);
+  const adapters = [];
+  for (let i = 0; i < Number(options.seeds); i++) {
+    const seed = String(Number(options.seed) + i);
+    const adapter = await make(join(out, `${name}-${seed}`), async (folder) => {
+      const files = ["--harmful", data("train-harmful.jsonl"), "--benign", data("train-benign.jsonl")];
+      await oriflamme("train", "--model", base, ...files, "--out", folder, "--config", path, "--seed", seed);
+    });
+    const level = ["--fpr", FALSE_POSITIVE_RATE, "--max-tokens", ANSWER];
+    await oriflamme(
+      "calibrate",
+      "--model",
+      base,
+      "--adapter",
+      adapter,
       "--benign",
       data("calibration.jsonl"),
-      "--fpr",
-      FALSE_POSITIVE_RATE,
-      "--max-tokens",
-      ANSWER,
-    ];
-    await oriflamme("calibrate", "--model", base, "--adapter", path, ...level);
-  });
-  adapters.push(adapter);
+      ...level,
+    );
+    adapters.push(adapter);
+  }
+  return adapters;
 }
+const adapters = await trainFlags("flag", TRAIN);
+const fixedPos = await trainFlags("fixed-pos", FIXED_POS);
+const attacks = await config("attacks", ATTACKS);
 const evaluations = {};
 for (const [name, harmful] of [
   ["english", "test-harmful.jsonl"],
@@ -135,9 +153,12 @@ for (const [name, harmful] of [
   const folder = join(out, `eval-${name}`);
   const files = ["--harmful", data(harmful), "--benign", data("test-benign.jsonl"), "--out", folder];
   const read = ["--generate", "--max-tokens", ANSWER];
-  // To compare with: a linear probe and an n-gram classifier.
-  if (name === "english")
+  if (name === "english") {
+    // What to compare with: a linear probe, an n-gram classifier, Fixed-Pos, refusals in words; and the attacks.
     read.push("--train-harmful", data("train-harmful.jsonl"), "--train-benign", data("train-benign.jsonl"));
+    read.push("--fixed-pos", ...fixedPos, "--refusal");
+    read.push("--attacks", Object.keys(ATTACKS).join(","), "--attack-config", attacks);
+  }
   await oriflamme("eval", "--model", base, "--adapter", ...adapters, ...files, ...read);
   evaluations[name] = JSON.parse(await readFile(join(folder, "metrics.json"), "utf8"));
 }
