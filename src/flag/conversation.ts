@@ -25,18 +25,25 @@ export function promptFits({ config }: Model, prompt: readonly number[]): boolea
 }
 
 /**
- * What the model answers greedily, the flag left out. Where the decision is met first, the flag is put into its
- * context, unless the policy says otherwise.
+ * What the model answers greedily, `maxTokens` at most, the flag left out. Where the decision is met first, the flag
+ * is put into its context, unless the policy says otherwise.
  */
 export async function respond(
   flagged: FlaggedModel,
   prompt: readonly number[],
-  options: Pick<GenerateOptions, "decision" | "policy" | "maxTokens">,
+  options: Pick<GenerateOptions, "decision" | "policy"> & { readonly maxTokens: number },
 ): Promise<number[]> {
+  // The flag takes none of the answer's places: else the last position would be that of unflagged answers alone.
+  const maxTokens = options.maxTokens + 1;
   const response: number[] = [];
-  for await (const { token } of generate(flagged, prompt, { policy: { kind: "annotate" }, ...options })) {
+  for await (const { token } of generate(flagged, prompt, {
+    policy: { kind: "annotate" },
+    ...options,
+    maxTokens,
+  })) {
     if (token !== null && !flagged.isFlag(token)) response.push(token);
   }
   // The context has no place for a token that was generated after its last position.
-  return response.slice(0, flagged.model.config.contextLength - prompt.length);
+  const room = flagged.model.config.contextLength - prompt.length;
+  return response.slice(0, Math.min(options.maxTokens, room));
 }
