@@ -41,7 +41,8 @@ export interface RedFlagHyperparameters {
   readonly benignBatch: number;
   /**
    * Batches that are cut together from conversations sorted by length, so that less padding goes through the
-   * model; 1 leaves them as they are drawn.
+   * model; 1 leaves them as they are drawn. Batches of one length each are the worse teacher: on the stories of
+   * examples/stories.mjs 16 trains 12 % faster, but to a divergence of 0.034 to 0.038 nats a token instead of 0.02.
    */
   readonly bucket: number;
   /**
@@ -88,7 +89,7 @@ export const RED_FLAG_DEFAULTS: RedFlagHyperparameters = {
   gradientCheckpointing: false,
   harmfulBatch: 4,
   benignBatch: 4,
-  bucket: 16,
+  bucket: 1,
   method: "lora",
   rank: 64,
   alpha: 16,
