@@ -136,6 +136,7 @@ for (let i = 0; i < Number(options.seeds); i++) {
       lr: 2e-3,
       rank: 16,
       alpha: 32,
+      bucket: 16,
       harmfulBatch: 8,
       benignBatch: 8,
       seed,

@@ -194,6 +194,7 @@ for (const init of ["mean", `copy:${world.markers[0]}`]) {
     lr: 2e-3,
     rank: 16,
     alpha: 32,
+    bucket: 16,
     harmfulBatch: 8,
     benignBatch: 8,
     seed,
