@@ -148,10 +148,11 @@ describe("responses that the model writes", () => {
     const input = { model, adapters: adapters(8, 99), harmful: asked, benign, baselines: async () => [spy] };
     const found = await evaluate(input, OPTIONS);
     expect(found.data.harmful).toEqual({ path: "asked", examples: 2, generated: 2, left_out: 0 });
-    // 2 of 14 places are the prompt's; the first adapter has put a flag into one, which is no text.
+    // 2 of 14 places are the prompt's. The first adapter has put a flag into the context: it is no text, and takes no
+    // place of the answer.
     const given = ["bc", "bcdefgh"];
     expect(seen).toEqual([
-      ["z".repeat(11), "", ...given],
+      ["z".repeat(12), "", ...given],
       ["z".repeat(12), "", ...given],
     ]);
     expect(found.detectors[0]?.delays).toEqual([]);

@@ -58,7 +58,7 @@ test.each(["dispose", "keep"])("the process ends by itself: %s", async (mode) =>
     const region = { block: backend.allocate(4), byteOffset: 0, byteLength: 4 };
     backend.write(region, Float32Array.of(1));
     for (let i = 0; i < 3; i++) { globalThis.gc(); await new Promise((wake) => setTimeout(wake, 10)); }
-    console.log(new Float32Array(await backend.read(region))[0]);
+    console.log(String(new Float32Array(await backend.read(region))[0]));
     if (${mode === "dispose"}) backend.dispose();`;
   const flags = ["--expose-gc", "--experimental-transform-types", "--no-warnings", "--input-type=module"];
   const hook = `data:text/javascript,${encodeURIComponent(resolve)}`;
