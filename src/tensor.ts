@@ -61,6 +61,24 @@ export class Tensor implements Region {
     return part;
   }
 
+  /** Rows `first` to `first + rows` of any type, without a gradient: a part of the memory to write to or read from. */
+  rowBlock(first: number, rows: number): Tensor {
+    const [count = 1, ...rest] = this.shape;
+    if (!(first >= 0 && rows >= 0 && first + rows <= count)) {
+      throw new RangeError(`rowBlock: ${rows} rows from ${first} on are not in ${formatShape(this.shape)}`);
+    }
+    const byteOffset = this.byteOffset + bytesOf(this.dtype, [first, ...rest]);
+    return new Tensor(this.backend, this.block, byteOffset, [rows, ...rest], this.dtype);
+  }
+
+  /** Fills the tensor with bytes as its type has them. Throws RangeError for another number of them. */
+  writeBytes(bytes: Uint8Array): void {
+    if (bytes.length !== this.byteLength) {
+      throw new RangeError(`writeBytes: ${bytes.length} bytes for a tensor of ${this.byteLength}`);
+    }
+    this.backend.write(this, bytes);
+  }
+
   /**
    * Fills the tensor from the host. `data` must have exactly its size; a storage format takes f32 and rounds it.
    * @throws RangeError for another size, or values that the storage format cannot hold

@@ -11,6 +11,7 @@ import { type ModelConfig, weightShapes } from "../model/config.js";
 import { vocabularySize } from "../model/forward.js";
 import type { FullTuning } from "../model/full-tuning.js";
 import type { Model } from "../model/model.js";
+import { readValues } from "../model/stored-weight.js";
 import { formatShape } from "../tensor.js";
 import { expectBase, type Facts, factsOf, probe, readFacts, withInitialRows } from "./facts.js";
 import { selfTest } from "./self-test.js";
@@ -78,7 +79,7 @@ export async function loadFullTuning(model: Model, files: ModelFiles): Promise<F
   try {
     expectShapes(model.config, reader.config, ids, files.name);
     const own = await probe(model);
-    const tuned = await probe(model, (name) => reader.read(name));
+    const tuned = await probe(model, (name) => readValues(reader.weight(name)));
     if (own.join() === tuned.join() && own.join() !== facts.base?.join())
       throw new FormatError(
         files.name,
@@ -99,7 +100,7 @@ async function overBase(
   const { vocabSize, hiddenSize: width, tied } = model.config;
   const ids = flagged.flagIds;
   const rowsOf = async (name: string) => {
-    const table = await reader.read(name);
+    const table = await readValues(reader.weight(name));
     return Float32Array.from({ length: ids.length * width }, (_, i) => {
       const id = ids[Math.floor(i / width)] as number;
       return table[id * width + (i % width)] as number;
@@ -109,7 +110,7 @@ async function overBase(
     const input = await rowsOf("embed.weight");
     const output = tied ? input : await rowsOf("head.weight");
     await flagged.attachFull({ ids, input, output }, async (name) => {
-      const values = await reader.read(name);
+      const values = await readValues(reader.weight(name));
       const isTable = name === "embed.weight" || name === "head.weight";
       return isTable ? values.subarray(0, vocabSize * width) : values;
     });

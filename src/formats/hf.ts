@@ -1,5 +1,7 @@
+import { bytesOf, type WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { type ModelConfig, weightShapes } from "../model/config.js";
+import { type StoredWeight, weightOfValues } from "../model/stored-weight.js";
 import { formatShape } from "../tensor.js";
 import { architectureOf } from "./hf-architectures.js";
 import { parseHuggingFaceConfig } from "./hf-config.js";
@@ -7,7 +9,14 @@ import { toHuggingFaceName, transpose } from "./hf-names.js";
 import { isObject, parseObject } from "./json.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 import type { ModelFiles } from "./source.js";
-import { expectFinite, type WeightReader } from "./weights.js";
+import { expectFinite, expectFiniteBytes, type WeightReader } from "./weights.js";
+
+/** The types of a file that weights are stored as. */
+const TYPES: ReadonlyMap<string, WeightType> = new Map([
+  ["F32", "f32"],
+  ["F16", "f16"],
+  ["BF16", "bf16"],
+]);
 
 interface Located {
   readonly file: SafetensorsFile;
@@ -32,15 +41,11 @@ export async function openHuggingFace(files: ModelFiles): Promise<WeightReader> 
     expectNoStrangers(config, shards, located);
     return {
       config,
-      async read(ours) {
+      weight(ours) {
         const place = located.get(ours);
         const shape = shapes.get(ours);
         if (!place || !shape) throw new RangeError(`the model has no weight '${ours}'`);
-        const values = await place.file.read(place.name);
-        expectFinite(values, place.file.name, place.name);
-        if (!toHuggingFaceName(config, ours).transpose) return values;
-        const [out = 1, input = 1] = shape;
-        return transpose(values, input, out);
+        return toHuggingFaceName(config, ours).transpose ? turned(place, shape) : straight(place, shape);
       },
       close,
     };
@@ -48,6 +53,36 @@ export async function openHuggingFace(files: ModelFiles): Promise<WeightReader> 
     await close();
     throw error;
   }
+}
+
+/** A weight that lies in the file as we have it. */
+function straight({ file, name }: Located, shape: readonly number[]): StoredWeight {
+  const stored = file.tensors.get(name)?.dtype;
+  const dtype = TYPES.get(stored ?? "");
+  // f64, which no kernel takes.
+  if (dtype === undefined) return weightOfValues(shape, () => finiteValues(file, name));
+  const rowBytes = bytesOf(dtype, [1, ...shape.slice(1)]);
+  return {
+    shape,
+    dtype,
+    rowsTogether: 1,
+    async read(first, _rows, into) {
+      await file.readRange(name, first * rowBytes, into);
+      expectFiniteBytes(dtype, into, file.name, name, first * rowBytes);
+    },
+  };
+}
+
+/** A weight that the file has as (in, out), read as a whole. */
+function turned({ file, name }: Located, shape: readonly number[]): StoredWeight {
+  const [out = 1, input = 1] = shape;
+  return weightOfValues(shape, async () => transpose(await finiteValues(file, name), input, out));
+}
+
+async function finiteValues(file: SafetensorsFile, name: string): Promise<Float32Array> {
+  const values = await file.read(name);
+  expectFinite(values, file.name, name);
+  return values;
 }
 
 /** Reads `config.json` and, where there is one, `generation_config.json`. */

@@ -3,7 +3,7 @@ import { type ModelConfig, weightShapes } from "../model/config.js";
 import { sizeOf } from "../tensor.js";
 import { LLAMA2C_BOS, LLAMA2C_EOS } from "./llama2c-tokenizer.js";
 import type { ByteSource } from "./source.js";
-import { expectFinite, type WeightReader } from "./weights.js";
+import { expectFiniteBytes, type WeightReader } from "./weights.js";
 
 /** Bytes of the header: seven i32. */
 const HEADER = 28;
@@ -27,14 +27,22 @@ export async function openLlama2c(source: ByteSource): Promise<WeightReader> {
   }
   return {
     config,
-    async read(name) {
+    weight(name) {
       const offset = offsets.get(name);
       const shape = shapes.get(name);
       if (offset === undefined || !shape) throw new RangeError(`the model has no weight '${name}'`);
-      const bytes = await source.read(offset, sizeOf(shape) * 4);
-      const values = new Float32Array(bytes.buffer);
-      expectFinite(values, source.name, name);
-      return /\.[qk]\.weight$/.test(name) ? halfSplit(values, config.headDim, config.hiddenSize) : values;
+      const isRotated = /\.[qk]\.weight$/.test(name);
+      const rowBytes = sizeOf(shape.slice(1)) * 4;
+      return {
+        shape,
+        dtype: "f32",
+        rowsTogether: isRotated ? config.headDim : 1,
+        async read(first, _rows, into) {
+          await source.readInto(offset + first * rowBytes, into);
+          expectFiniteBytes("f32", into, source.name, name, first * rowBytes);
+          if (isRotated) into.set(halfSplit(into, config.headDim, rowBytes));
+        },
+      };
     },
     close: () => source.close(),
   };
@@ -111,14 +119,15 @@ function layOut(config: ModelConfig, shapes: ReadonlyMap<string, readonly number
 
 /**
  * Moves rows from interleaved order, where rotary positions turn rows 2i and 2i + 1 of a head, to half-split order,
- * where they turn i and i + headDim / 2. `values` is (heads * headDim, cols).
+ * where they turn i and i + headDim / 2.
+ * @param bytes rows of `rowBytes`, whole heads of them
  */
-export function halfSplit(values: Float32Array, headDim: number, cols: number): Float32Array<ArrayBuffer> {
-  const result = new Float32Array(values.length);
-  for (let row = 0; row * cols < values.length; row++) {
+export function halfSplit(bytes: Uint8Array, headDim: number, rowBytes: number): Uint8Array<ArrayBuffer> {
+  const result = new Uint8Array(bytes.length);
+  for (let row = 0; row * rowBytes < bytes.length; row++) {
     const inHead = row % headDim;
     const to = row - inHead + (inHead >> 1) + (inHead % 2) * (headDim / 2);
-    result.set(values.subarray(row * cols, (row + 1) * cols), to * cols);
+    result.set(bytes.subarray(row * rowBytes, (row + 1) * rowBytes), to * rowBytes);
   }
   return result;
 }

@@ -29,7 +29,7 @@ export async function loadModel(
   }
   const file = await openModel(input, options);
   try {
-    return await Model.load(backend, file.config, file.tokenizer, (name) => file.read(name), dtype);
+    return await Model.load(backend, file.config, file.tokenizer, (name) => file.weight(name), dtype);
   } finally {
     await file.close();
   }

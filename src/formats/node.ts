@@ -53,17 +53,23 @@ class HandleSource implements ByteSource {
   async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     expectRange(this, offset, length);
     const bytes = new Uint8Array(length);
+    await this.readInto(offset, bytes);
+    return bytes;
+  }
+
+  async readInto(offset: number, into: Uint8Array): Promise<void> {
+    const { length } = into;
+    expectRange(this, offset, length);
     for (let done = 0; done < length; ) {
       const count = Math.min(length - done, MAX_READ);
       const { bytesRead } = await this.handle
-        .read(bytes, done, count, offset + done)
+        .read(into, done, count, offset + done)
         .catch((error: unknown) => {
           throw readError(this.name, error);
         });
       if (bytesRead === 0) throw new FormatError(this.name, "became shorter while it was read");
       done += bytesRead;
     }
-    return bytes;
   }
 
   close(): Promise<void> {

@@ -65,6 +65,8 @@ export interface SafetensorsFile extends SafetensorsHeader {
   readIntegers(tensor: string): Promise<number[]>;
   /** The bytes of a tensor as they lie in the file. */
   readRaw(tensor: string): Promise<Uint8Array<ArrayBuffer>>;
+  /** Fills `into` with the bytes of a tensor from `offset` on. Throws FormatError where the tensor has not so many. */
+  readRange(tensor: string, offset: number, into: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -105,6 +107,16 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
     name,
     ...header,
     readRaw,
+    async readRange(tensor, offset, into) {
+      const { begin, end } = entryOf(tensor);
+      if (!(offset >= 0 && begin + offset + into.length <= end)) {
+        throw new FormatError(
+          name,
+          `tensor '${tensor}' has ${end - begin} bytes, asked for ${into.length} at ${offset}`,
+        );
+      }
+      await source.readInto(dataStart + begin + offset, into);
+    },
     async read(tensor) {
       const { dtype } = entryOf(tensor);
       const convert = floatReader(dtype);

@@ -11,6 +11,8 @@ export interface ByteSource {
    * Throws FormatError where the range leaves the source.
    */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Fills `into`, which may lie in shared memory, from `offset` on. Throws as `read`. */
+  readInto(offset: number, into: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -51,6 +53,10 @@ export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
       expectRange({ name, size }, offset, length);
       return new Uint8Array(bytes.subarray(offset, offset + length));
     },
+    async readInto(offset, into) {
+      expectRange({ name, size }, offset, into.length);
+      into.set(bytes.subarray(offset, offset + into.length));
+    },
     async close() {},
   };
 }
@@ -58,12 +64,16 @@ export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
 /** A source over a browser's blob or file; only the range that is asked for is read. */
 export function blobSource(name: string, blob: Blob): ByteSource {
   const size = blob.size;
+  const read = async (offset: number, length: number) => {
+    expectRange({ name, size }, offset, length);
+    return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
+  };
   return {
     name,
     size,
-    async read(offset, length) {
-      expectRange({ name, size }, offset, length);
-      return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
+    read,
+    async readInto(offset, into) {
+      into.set(await read(offset, into.length));
     },
     async close() {},
   };

@@ -1,21 +1,71 @@
+import { blockOf, bytesOf, decode, isStorage, type WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
+import type { StoredWeight } from "../model/stored-weight.js";
+import { Q4_0_BYTES, Q8_0_BYTES } from "../quantise.js";
 
 /** The weights of an open model, by our names. */
 export interface WeightReader {
   readonly config: ModelConfig;
-  /**
-   * The values of a weight, with the shape that `weightShapes(config)` gives it.
-   * Throws FormatError where they are not finite, RangeError for a name that the configuration has not.
-   */
-  read(name: string): Promise<Float32Array>;
+  /** Where a weight lies, its place and shape checked. Throws RangeError for a name that the configuration has not. */
+  weight(name: string): StoredWeight;
   close(): Promise<void>;
 }
 
-/** Throws FormatError naming the file and the tensor where a weight is NaN or infinite. */
+/** Throws FormatError naming the file and the tensor where a value is NaN or infinite. */
 export function expectFinite(values: Float32Array, file: string, tensor: string): void {
   for (let i = 0; i < values.length; i++) {
     const value = values[i] as number;
     if (value - value !== 0) throw new FormatError(file, `tensor '${tensor}' holds ${value} at index ${i}`);
   }
+}
+
+/**
+ * The same for values as they are stored, of quantised blocks their scales.
+ * @param bytes from an address on that is a multiple of the type's size
+ * @param firstByte where they begin in the tensor
+ */
+export function expectFiniteBytes(
+  dtype: WeightType,
+  bytes: Uint8Array,
+  file: string,
+  tensor: string,
+  firstByte = 0,
+): void {
+  const bad = notFinite(dtype, bytes);
+  if (bad < 0) return;
+  const unitBytes = bytesOf(dtype, [blockOf(dtype)]);
+  const unit = bytes.slice(bad * unitBytes, (bad + 1) * unitBytes);
+  const [value] = isStorage(dtype) ? decode(dtype, unit) : new Float32Array(unit.buffer);
+  const index = (firstByte / unitBytes + bad) * blockOf(dtype);
+  throw new FormatError(file, `tensor '${tensor}' holds ${value} at index ${index}`);
+}
+
+/** The index of the first value, or block, that is not finite; -1 where all are. Exponents of ones tell. */
+function notFinite(dtype: WeightType, bytes: Uint8Array): number {
+  const { buffer, byteOffset, length } = bytes;
+  switch (dtype) {
+    case "f32": {
+      const words = new Uint32Array(buffer, byteOffset, length / 4);
+      for (let i = 0; i < words.length; i++) {
+        if (((words[i] as number) & 0x7f800000) === 0x7f800000) return i;
+      }
+      return -1;
+    }
+    case "f16":
+      return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7c00, 1);
+    case "bf16":
+      return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7f80, 1);
+    case "q8_0":
+      return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7c00, Q8_0_BYTES / 2);
+    case "q4_0":
+      return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7c00, Q4_0_BYTES / 2);
+  }
+}
+
+function exponentOfOnes(halves: Uint16Array, exponent: number, step: number): number {
+  for (let i = 0; i < halves.length; i += step) {
+    if (((halves[i] as number) & exponent) === exponent) return i / step;
+  }
+  return -1;
 }

@@ -4,6 +4,7 @@ import { Parameters, type Tensor } from "../tensor.js";
 import type { Tokenizer } from "../tokenizer.js";
 import { type ModelConfig, weightShapes, weightTypes } from "./config.js";
 import { RopeTables } from "./rope-tables.js";
+import { decoded, pieces, type StoredWeight, weightOfValues } from "./stored-weight.js";
 
 /** Positions that the first rotary tables cover; longer sequences make longer ones. */
 const FIRST_POSITIONS = 1024;
@@ -30,7 +31,8 @@ export class Model {
   }
 
   /**
-   * Reads the weights one by one through `read`, which gets our name of each.
+   * Reads the weights one by one, piece by piece.
+   * @param weightOf where a weight of ours lies, by its name
    * @param dtype what matrices are stored as: see `weightTypes`
    * @throws RangeError for a weight that `dtype` cannot hold
    */
@@ -38,24 +40,30 @@ export class Model {
     backend: Backend,
     config: ModelConfig,
     tokenizer: Tokenizer | null,
-    read: (name: string) => Promise<Float32Array>,
+    weightOf: (name: string) => StoredWeight,
     dtype: WeightType = "f32",
   ): Promise<Model> {
     const weights = new Parameters(backend, weightShapes(config), { dtypes: weightTypes(config, dtype) });
     try {
-      for (const [name, tensor] of weights.entries()) {
-        const values = await read(name);
-        try {
-          tensor.write(values);
-        } catch (cause) {
-          throw new RangeError(`weight '${name}': ${(cause as Error).message}`, { cause });
-        }
-      }
+      for (const [name, tensor] of weights.entries()) await fillWeight(name, tensor, weightOf(name));
     } catch (error) {
       weights.dispose();
       throw error;
     }
     return new Model(config, weights, tokenizer);
+  }
+
+  /** The same from values at hand: `read` gets our name of each weight. */
+  static fromValues(
+    backend: Backend,
+    config: ModelConfig,
+    tokenizer: Tokenizer | null,
+    read: (name: string) => Promise<Float32Array>,
+    dtype: WeightType = "f32",
+  ): Promise<Model> {
+    const shapes = weightShapes(config);
+    const weightOf = (name: string) => weightOfValues(shapes.get(name) ?? [], () => read(name));
+    return Model.load(backend, config, tokenizer, weightOf, dtype);
   }
 
   /** The weight of that name, as `weightShapes` spells it. */
@@ -85,5 +93,24 @@ export class Model {
   dispose(): void {
     for (const tables of this.#tables) tables.dispose();
     this.weights.dispose();
+  }
+}
+
+/** Copies a weight into its tensor, as it is where both have one type. */
+async function fillWeight(name: string, tensor: Tensor, weight: StoredWeight): Promise<void> {
+  if (weight.dtype === tensor.dtype) {
+    for (const { first, rows, byteLength } of pieces(weight)) {
+      const bytes = new Uint8Array(byteLength);
+      await weight.read(first, rows, bytes);
+      tensor.rowBlock(first, rows).writeBytes(bytes);
+    }
+    return;
+  }
+  for await (const { first, rows, values } of decoded(weight)) {
+    try {
+      tensor.rowBlock(first, rows).write(values);
+    } catch (cause) {
+      throw new RangeError(`weight '${name}': ${(cause as Error).message}`, { cause });
+    }
   }
 }

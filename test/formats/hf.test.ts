@@ -11,6 +11,7 @@ import { openSafetensors } from "../../src/formats/safetensors.js";
 import { type TensorData, writeSafetensors } from "../../src/formats/safetensors-write.js";
 import { bytesSource } from "../../src/formats/source.js";
 import { type ModelConfig, weightShapes } from "../../src/model/config.js";
+import { readValues } from "../../src/model/stored-weight.js";
 import {
   concatenate,
   readerOf,
@@ -251,7 +252,8 @@ async function expectSame(config: ModelConfig, files: Parameters<typeof openFile
   const model = await openHuggingFace(await openFiles(files));
   expect(model.config).toEqual(config);
   const weights = someWeights(config);
-  for (const name of weightShapes(config).keys()) expect(await model.read(name)).toEqual(weights.get(name));
+  for (const name of weightShapes(config).keys())
+    expect(await readValues(model.weight(name))).toEqual(weights.get(name));
   await model.close();
 }
 
@@ -396,7 +398,7 @@ describe("what is refused", () => {
         : tensor,
     ]);
     const model = await openHuggingFace(await openFiles(files));
-    const error = await rejection(model.read("norm.weight"));
+    const error = await rejection(readValues(model.weight("norm.weight")));
     expect(error).toBeInstanceOf(FormatError);
     expect(error.message).toBe(`model.safetensors: tensor 'model.norm.weight' holds ${value} at index 5`);
   });

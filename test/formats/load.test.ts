@@ -5,6 +5,7 @@ import { FormatError, UnsupportedError } from "../../src/errors.js";
 import { byteTokenizerFiles } from "../../src/formats/byte-level.js";
 import { writeHuggingFace } from "../../src/formats/hf-write.js";
 import { openModel } from "../../src/formats/load.js";
+import { readValues } from "../../src/model/stored-weight.js";
 import { readerOf, rejection, someWeights, temporaryFolder, tinyLlama } from "./helpers.js";
 
 const config = { ...tinyLlama, vocabSize: 258, bosId: 256, eosIds: [257] };
@@ -18,7 +19,7 @@ describe("a Hugging Face folder", () => {
     expect(model.tokenizer?.encode("hé")).toEqual([104, 0xc3, 0xa9]);
     expect(model.tokenizer?.bosId).toBe(256);
     expect(model.description).toBe(`llama, 2 layers of 8, 258 tokens, context 16: ${folder}`);
-    expect(await model.read("norm.weight")).toEqual(someWeights(config).get("norm.weight"));
+    expect(await readValues(model.weight("norm.weight"))).toEqual(someWeights(config).get("norm.weight"));
     await model.close();
   });
 

@@ -35,7 +35,7 @@ export async function scripted(
     ...{ intermediateSize: 4, norm: "rmsnorm", tied: false },
     ...extra,
   };
-  return Model.load(backend, config, tokenizer, async (name) => {
+  return Model.fromValues(backend, config, tokenizer, async (name) => {
     const size = sizes(config).get(name) ?? 0;
     if (name === "norm.weight") return new Float32Array(size).fill(1);
     if (name === "positions.weight") return unitRows(length);

@@ -51,7 +51,7 @@ async function merged(model: Model, overlay: Overlay): Promise<Model> {
   const { ids: rowIds, input, output } = overlay.rows ?? { ids: [] };
   const [inputs, outputs] = [(await input?.read()) ?? [], (await output?.read()) ?? []];
   const longer = { ...config, vocabSize: vocabularySize(config, overlay) };
-  return Model.load(backend, longer, null, async (name) => {
+  return Model.fromValues(backend, longer, null, async (name) => {
     const values = await model.weight(name).read();
     if (name === "embed.weight" || name === "head.weight") {
       const table = new Float32Array(longer.vocabSize * size);

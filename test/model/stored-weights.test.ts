@@ -25,7 +25,7 @@ const TYPES = ["f16", "bf16", "q8_0", "q4_0"] as const;
 
 async function storedModel(backend: Backend, config: ModelConfig, dtype: WeightType): Promise<Model> {
   const loud = await loudModel(backend, config);
-  const model = await Model.load(backend, config, null, (name) => loud.weight(name).read(), dtype);
+  const model = await Model.fromValues(backend, config, null, (name) => loud.weight(name).read(), dtype);
   loud.dispose();
   return model;
 }
@@ -132,7 +132,7 @@ describe.each(BACKENDS)("stored weights on $name", ({ create, slack }) => {
 
   /** The same values as f32. */
   async function plainTwin(model: Model): Promise<Model> {
-    return Model.load(backend, model.config, null, (name) => model.weight(name).read());
+    return Model.fromValues(backend, model.config, null, (name) => model.weight(name).read());
   }
 
   it.each(TYPES)("%s: the logits of many rows are those of the same values in f32", async (dtype) => {

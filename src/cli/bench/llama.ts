@@ -63,5 +63,5 @@ export async function benchLlama(
   const config = llamaConfig(shape, contextLength);
   const weights = llamaWeights(config);
   const read = async () => weights.next().value?.values ?? new Float32Array();
-  return Model.load(backend, config, null, read, dtype);
+  return Model.fromValues(backend, config, null, read, dtype);
 }
