@@ -21,6 +21,13 @@ export { type CalibrateOptions, calibrate, type LevelRule, parseLevelRule } from
 export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
 export { type Decision, formatDecision, parseDecision } from "./flag/decision.js";
+export {
+  type ExportFiles,
+  type ExportFormat,
+  type ExportOptions,
+  exportFiles,
+  exportModel,
+} from "./flag/export.js";
 export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";

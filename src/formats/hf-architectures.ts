@@ -132,6 +132,8 @@ function readLlama(fields: Fields): ArchitectureConfig {
     mlp: "swiglu",
     bias: { qkv: false, output: false, mlp: false },
     fusedQkv: false,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: fields.boolean("tie_word_embeddings", false),
   };
@@ -178,6 +180,8 @@ function readGpt2(fields: Fields): ArchitectureConfig {
     mlp: readGelu(fields),
     bias: { qkv: true, output: true, mlp: true },
     fusedQkv: true,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: fields.boolean("tie_word_embeddings", true),
   };

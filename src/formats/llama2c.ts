@@ -89,6 +89,8 @@ async function readHeader(source: ByteSource): Promise<ModelConfig> {
     mlp: "swiglu",
     bias: { qkv: false, output: false, mlp: false },
     fusedQkv: false,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: view.getInt32(20, true) > 0,
     bosId: LLAMA2C_BOS,

@@ -27,6 +27,11 @@ export interface ForwardOptions {
   /** Keys and values of the positions before these ids; the new ones are appended. It holds `batch` sequences. */
   readonly cache?: KVCache;
   /**
+   * How many of the ids of each sequence count, the others being padding on the right: the cache keeps so many, and
+   * the next ids of each go on behind its own. All by default.
+   */
+  readonly counts?: readonly number[];
+  /**
    * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
    * embeddings, and does so while all weights are frozen.
    */
@@ -50,7 +55,7 @@ export function forward(
   ids: ArrayLike<number>,
   options: ForwardOptions = {},
 ): Tensor {
-  const { batch = 1, overlay, cache, perturbation } = options;
+  const { batch = 1, overlay, cache, counts, perturbation } = options;
   const { config } = model;
   const length = ids.length / batch;
   const position = cache?.length ?? 0;
@@ -59,16 +64,23 @@ export function forward(
   }
   if (cache && batch !== cache.batch)
     throw new RangeError(`forward: the cache holds ${cache.batch} sequences, got a batch of ${batch}`);
+  if (
+    counts &&
+    (counts.length !== batch || counts.some((n) => !(Number.isInteger(n) && n >= 0 && n <= length)))
+  ) {
+    throw new RangeError(`forward: counts must be ${batch} integers from 0 to ${length}, got ${counts}`);
+  }
   if (position + length > config.contextLength) {
     throw new RangeError(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
     );
   }
-  const place: Place = { batch, length, position, cache, overlay };
-
-  if (cache && position + length > cache.capacity) {
-    throw new RangeError(`forward: ${position + length} positions, but the cache holds ${cache.capacity}`);
-  }
+  cache?.reserve(length);
+  const starts = cache?.lengths ?? [];
+  const positions = starts.some((start) => start !== position)
+    ? tape.from(Uint32Array.from(starts))
+    : undefined;
+  const place: Place = { batch, length, position, positions, cache, overlay };
 
   let x = embed(tape, model, ids, place);
   if (perturbation) {
@@ -79,7 +91,7 @@ export function forward(
     x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
     x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
   }
-  cache?.advance(length);
+  cache?.advance(counts ?? length);
   return norm(tape, model, overlay, "norm", x);
 }
 
@@ -87,8 +99,10 @@ export function forward(
 interface Place {
   readonly batch: number;
   readonly length: number;
-  /** Of the first id. */
+  /** Of the first id: of the longest sequence where a cache holds them at different lengths. */
   readonly position: number;
+  /** That of each sequence, u32 (batch), where they differ. */
+  readonly positions: Tensor | undefined;
   readonly cache: KVCache | undefined;
   readonly overlay: Overlay | undefined;
 }
@@ -127,7 +141,11 @@ function embed(tape: Tape, model: Model, ids: ArrayLike<number>, place: Place): 
   let x = embedding(tape, weightUnder(model, place.overlay, "embed.weight"), idTensor);
   if (rows) x = embedding(tape, rows.input, idTensor, { first: config.vocabSize, into: x });
   if (config.position.kind === "learned") {
-    const positions = Uint32Array.from(ids, (_, i) => place.position + (i % place.length));
+    const starts = place.cache?.lengths;
+    const positions = Uint32Array.from(
+      ids,
+      (_, i) => (starts?.[Math.floor(i / place.length)] ?? place.position) + (i % place.length),
+    );
     x = add(
       tape,
       x,
@@ -146,7 +164,7 @@ function norm(tape: Tape, model: Model, overlay: Overlay | undefined, name: stri
 /** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
-  const { batch, length, position, cache, overlay } = place;
+  const { batch, length, position, positions, cache, overlay } = place;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.attention_norm`, x);
   const projected = projections(tape, model, name, normed, overlay);
@@ -155,11 +173,12 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   let v = view(tape, projected.v, [batch, length, config.kvHeads, config.headDim]);
   if (config.position.kind === "rope") {
     const { cos, sin } = model.ropeTables(position + length);
-    q = rope(tape, q, cos, sin, { position });
-    k = rope(tape, k, cos, sin, { position });
+    q = rope(tape, q, cos, sin, { position, positions });
+    k = rope(tape, k, cos, sin, { position, positions });
   }
-  if (cache) ({ k, v } = cache.append(layer, k, v));
-  const mixed = attention(tape, q, k, v, { window: config.window, kvLength: position + length });
+  if (cache) ({ k, v } = cache.append(tape, layer, k, v, positions));
+  const kvLength = position + length;
+  const mixed = attention(tape, q, k, v, { window: config.window, kvLength, positions });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
   return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }

@@ -1,6 +1,6 @@
 import { rope } from "../../src/ops/rope.js";
 import { slice } from "../../src/ops/slice.js";
-import { type CaseOptions, frozen, Nd, type OpCase, opCase, trainable } from "./case.js";
+import { type CaseOptions, frozen, ids, Nd, type OpCase, opCase, trainable } from "./case.js";
 
 interface Shape {
   readonly batch?: number;
@@ -8,13 +8,15 @@ interface Shape {
   readonly heads?: number;
   readonly dim: number;
   readonly position?: number;
+  /** Of each sequence, in place of the one for all. */
+  readonly positions?: readonly number[];
   readonly interleaved?: boolean;
 }
 
 /** Turns every pair of a head as the complex number (a, b) by cos + i·sin. */
 function reference(
   { x, cos, sin }: Record<"x" | "cos" | "sin", Nd>,
-  { position = 0, interleaved }: Shape,
+  { position = 0, positions, interleaved }: Shape,
 ): Nd {
   const [batch = 0, seq = 0, heads = 0, dim = 0] = x.shape;
   const out = new Nd(x.shape);
@@ -24,7 +26,8 @@ function reference(
         for (let i = 0; i < dim / 2; i++) {
           const [first, second] = interleaved ? [2 * i, 2 * i + 1] : [i, i + dim / 2];
           const [re, im] = [x.at(b, t, h, first), x.at(b, t, h, second)];
-          const [c, s] = [cos.at(position + t, i), sin.at(position + t, i)];
+          const at = (positions?.[b] ?? position) + t;
+          const [c, s] = [cos.at(at, i), sin.at(at, i)];
           out.set(re * c - im * s, b, t, h, first);
           out.set(re * s + im * c, b, t, h, second);
         }
@@ -35,20 +38,22 @@ function reference(
 }
 
 function ropeCase(shape: Shape, extra: CaseOptions = {}): OpCase {
-  const { batch = 1, seq, heads = 1, dim, position = 0, interleaved = false } = shape;
-  const angles = new Nd([position + seq + 1, dim / 2]).map((_, i) => {
+  const { batch = 1, seq, heads = 1, dim, position = 0, positions, interleaved = false } = shape;
+  const angles = new Nd([Math.max(position, ...(positions ?? [])) + seq + 1, dim / 2]).map((_, i) => {
     const [at, pair] = [Math.floor(i / (dim / 2)), i % (dim / 2)];
     return at * 10000 ** ((-2 * pair) / dim);
   });
   return opCase({
-    name: `(${batch}, ${seq}, ${heads}, ${dim}) from ${position}${interleaved ? ", interleaved" : ""}`,
+    name: `(${batch}, ${seq}, ${heads}, ${dim}) from ${positions ?? position}${interleaved ? ", interleaved" : ""}`,
     inputs: (random) => ({
       x: trainable(random.normal([batch, seq, heads, dim])),
       cos: frozen(angles.map(Math.cos)),
       sin: frozen(angles.map(Math.sin)),
+      starts: ids(positions ?? Array(batch).fill(position)),
     }),
     // The op writes in place, so it gets a copy.
-    run: (tape, { x, cos, sin }) => rope(tape, slice(tape, x, 0, dim), cos, sin, { position, interleaved }),
+    run: (tape, { x, cos, sin, starts }) =>
+      rope(tape, slice(tape, x, 0, dim), cos, sin, { position, positions: positions && starts, interleaved }),
     reference: (x) => reference(x, shape),
     ...extra,
   });
@@ -62,6 +67,7 @@ export const ropeCases = [
     ropeCase({ seq: 2, dim: 14, position: 37, batch: 2, interleaved }),
     ropeCase({ seq: 17, dim: 64, heads: 2, position: 5, interleaved }),
     ropeCase({ seq: 1, dim: 64, heads: 5, position: 999, interleaved }),
+    ropeCase({ seq: 3, dim: 10, heads: 2, batch: 3, positions: [7, 0, 41], interleaved }),
   ]),
   ropeCase(
     { seq: 256, heads: 8, dim: 64 },
