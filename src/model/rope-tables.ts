@@ -76,7 +76,7 @@ export class RopeTables {
   readonly sin: Tensor;
 
   constructor(
-    backend: Backend,
+    readonly backend: Backend,
     config: ModelConfig,
     readonly length: number,
   ) {

@@ -137,6 +137,10 @@ export class WasmBackend implements Backend {
     return this.#machine.kernels.tile;
   }
 
+  get room(): number {
+    return this.maxBlockBytes - this.#report().used;
+  }
+
   get description(): string {
     const { count } = this.#machine;
     const variant = this.variant === "revectorized" ? ", revectorized" : "";
