@@ -1,5 +1,6 @@
 import type { Backend } from "../backend.js";
 import { bytesOf, type DType } from "../dtype.js";
+import { BackendError } from "../errors.js";
 
 /**
  * The part of a memory's room that weights take: the rest is for activations, keys and values, tables, and adapters
@@ -7,7 +8,7 @@ import { bytesOf, type DType } from "../dtype.js";
  */
 const WEIGHT_SHARE = 3 / 4;
 
-/** The layer that a weight, or a linear layer, of that name is in; undefined for the embedding, the head and the last norm. */
+/** The layer of a weight, or part of one, by its name; undefined for the embedding, the head and the last norm. */
 export function layerOf(name: string): number | undefined {
   const [, layer] = /^layers\.(\d+)\./.exec(name) ?? [];
   return layer === undefined ? undefined : Number(layer);
@@ -18,6 +19,7 @@ export function layerOf(name: string): number | undefined {
  * and in all of these about the same. What belongs to no layer lies in the first.
  * @param dtypes types by name; f32 where there is none
  * @returns the backend for a weight's name
+ * @throws BackendError for a layer that no memory has room for
  */
 export function placeWeights(
   backend: Backend,
@@ -35,6 +37,13 @@ export function placeWeights(
     if (layer === undefined) others += bytes;
     else layers[layer] = (layers[layer] ?? 0) + bytes;
   }
+  const most = WEIGHT_SHARE * backend.maxBlockBytes;
+  const large = layers.findIndex((bytes) => bytes > most);
+  if (large >= 0) {
+    throw new BackendError(
+      `layer ${large} has ${layers[large]} bytes, but a memory has room for ${Math.floor(most)} of weights`,
+    );
+  }
   const places = placeLayers(others, layers, (place) => {
     const { room = Number.POSITIVE_INFINITY } = memoryAt(place);
     return WEIGHT_SHARE * room;
@@ -46,7 +55,7 @@ export function placeWeights(
  * The place of each layer's memory, from 0.
  * @param others bytes of what lies in the first besides
  * @param layers bytes of each layer
- * @param roomIn bytes that there may be in the memory of that place
+ * @param roomIn bytes that there may be in the memory of that place; some have room for any layer
  */
 export function placeLayers(
   others: number,
@@ -59,12 +68,12 @@ export function placeLayers(
   return fill(others, layers, (place) => Math.min(even, roomIn(place)));
 }
 
-/** Fills one memory after the other. A layer that none has room for is left to the one that it comes to. */
+/** Fills one memory after the other. */
 function fill(others: number, layers: readonly number[], roomIn: (place: number) => number): number[] {
   let place = 0;
   let used = others;
   return layers.map((bytes) => {
-    if (used > 0 && used + bytes > roomIn(place)) {
+    while (used + bytes > roomIn(place)) {
       place++;
       used = 0;
     }
