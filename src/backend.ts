@@ -75,6 +75,8 @@ export interface Backend {
   readonly variant: "portable" | "revectorized";
   /** Largest block that `allocate` can return, in bytes. */
   readonly maxBlockBytes: number;
+  /** Bytes that its own memory can still hand out, where that is known. */
+  readonly room?: number;
 
   /** Reserves memory. Its content is undefined. `use` is what `memory` counts it as, activations by default. */
   allocate(byteLength: number, use?: MemoryUse): Block;

@@ -10,13 +10,14 @@ import { rope } from "../ops/rope.js";
 import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
+import { transfer } from "../ops/transfer.js";
 import { view } from "../ops/view.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import { type ModelConfig, windowOf } from "./config.js";
 import type { KVCache } from "./kv-cache.js";
 import { adaptedLinear, type Overlay, weightUnder } from "./lora.js";
-import type { Model } from "./model.js";
+import type { Model, Stretch } from "./model.js";
 import { passTables } from "./rope-tables.js";
 
 /** What a pass runs with besides the model. */
@@ -81,7 +82,7 @@ export function forward(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
     );
   }
-  cache?.reserve(length);
+  cache?.reserve(length, (layer) => model.homeOf(layer));
   const starts = cache?.lengths ?? [];
   const positions = starts.some((start) => start !== position)
     ? tape.from(Uint32Array.from(starts))
@@ -94,12 +95,32 @@ export function forward(
     expectShape("forward", "perturbation", perturbation, x.shape);
     x = add(tape, x, perturbation);
   }
-  for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
-    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
-  }
+  for (const stretch of model.stretches) x = runStretch(tape, model, stretch, x, place);
   cache?.advance(counts ?? length);
   return norm(tape, model, overlay, "norm", x);
+}
+
+/** Runs layers in their memory; the residual stream goes there and comes back. */
+function runStretch(tape: Tape, model: Model, stretch: Stretch, x: Tensor, place: Place): Tensor {
+  const { backend } = stretch;
+  if (backend === model.backend) return runLayers(tape, model, stretch, x, place);
+  const input = transfer(tape, x, backend);
+  const positions = place.positions && transfer(tape, place.positions, backend);
+  const there = { ...place, positions };
+  return transfer(
+    tape,
+    tape.on(backend, () => runLayers(tape, model, stretch, input, there)),
+    x.backend,
+  );
+}
+
+function runLayers(tape: Tape, model: Model, { first, end }: Stretch, input: Tensor, place: Place): Tensor {
+  let x = input;
+  for (let layer = first; layer < end; layer++) {
+    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
+    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, place.overlay));
+  }
+  return x;
 }
 
 /** Where a pass stands. */

@@ -137,6 +137,10 @@ export class WasmBackend implements Backend {
     return this.#machine.kernels.tile;
   }
 
+  get room(): number {
+    return this.maxBlockBytes - this.#report().used;
+  }
+
   get description(): string {
     const { count } = this.#machine;
     const variant = this.variant === "revectorized" ? ", revectorized" : "";
@@ -279,7 +283,7 @@ export class WasmBackend implements Backend {
     const { backends, count, kernels } = machine;
     machine.threads?.dispose();
     const memories = backends.map((backend) => backend.#expectAlive());
-    machine.threads = new Threads(memories, count);
+    machine.threads = new Threads(memories, count, machine.threads?.hasLost);
     await machine.threads.start(kernels.module, (index) => ({
       scratch: scratchOf(kernels, index + 1),
       ...tileGlobals(kernels.tile),

@@ -44,15 +44,16 @@ export class Threads {
   /** By memory and name. */
   readonly #kernels: readonly ReadonlyMap<string, { readonly index: number; readonly call: KernelCall }>[];
   readonly #workers: WorkerHandle[] = [];
-  #hasLost = false;
 
   /**
    * @param memories all of them shared
    * @param count threads, the caller's included
+   * @param hasLost whether it was reported already that some do not start
    */
   constructor(
     readonly memories: readonly KernelMemory[],
     readonly count: number,
+    public hasLost = false,
   ) {
     this.#kernels = memories.map(
       ({ instance }) =>
@@ -88,8 +89,8 @@ export class Threads {
   }
 
   #warn(problem: unknown): void {
-    if (this.#hasLost) return;
-    this.#hasLost = true;
+    if (this.hasLost) return;
+    this.hasLost = true;
     const reason = problem instanceof Error ? problem.message : String(problem);
     console.warn(`oriflamme: a worker thread is missing, and the others do its work: ${reason}`);
   }
