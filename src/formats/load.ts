@@ -1,6 +1,7 @@
 import { FormatError, UnsupportedError } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
 import type { Tokenizer } from "../tokenizer.js";
+import { readChatSource } from "./chat-source.js";
 import { type FilesInput, openFiles } from "./files.js";
 import { openHuggingFace } from "./hf.js";
 import { parseObject } from "./json.js";
@@ -110,9 +111,16 @@ async function readTokenizer(files: ModelFiles, name: string, config: ModelConfi
   const settingsJson = files.has(settings)
     ? parseObject(await files.text(settings), files.describe(settings))
     : {};
-  // The library comes only with a model that needs it.
+  const source = await readChatSource(files, settingsJson);
+  // The libraries come only with a model that needs them.
+  const makeChat = source && (await import("./chat-template.js")).chatTemplate;
   const { huggingFaceTokenizer } = await import("./hf-tokenizer.js");
-  const tokenizer = huggingFaceTokenizer(json, settingsJson, file);
+  const tokenizer = huggingFaceTokenizer(
+    json,
+    settingsJson,
+    file,
+    makeChat && ((specials) => makeChat(source, settingsJson, specials)),
+  );
   for (let id = config.vocabSize; id < tokenizer.vocabSize; id++) {
     // Special tokens out of the model's reach are common and harmless: text never becomes one.
     if (tokenizer.bytes(id).length > 0) {
