@@ -165,12 +165,7 @@ export function weightTypes(
 
 /** The names of the linear layers inside the blocks: what LoRA adapts by default. */
 export function linearLayers(config: ModelConfig): string[] {
-  const parts = [
-    ...(config.fusedQkv ? ["qkv"] : ["q", "k", "v"]),
-    "output",
-    ...mlpInputs(config),
-    "down",
-  ];
+  const parts = [...(config.fusedQkv ? ["qkv"] : ["q", "k", "v"]), "output", ...mlpInputs(config), "down"];
   return Array.from({ length: config.layers }, (_, i) => parts.map((part) => `layers.${i}.${part}`)).flat();
 }
 

@@ -4,7 +4,8 @@ import { Parameters, type Tensor } from "../tensor.js";
 import type { Tokenizer } from "../tokenizer.js";
 import { type ModelConfig, weightShapes, weightTypes } from "./config.js";
 import { fillWeights, type LoadProgress } from "./fill-weights.js";
-import { RopeTables } from "./rope-tables.js";
+import { ropeReach } from "./rope-frequencies.js";
+import { RopeTables, rotaryOf } from "./rope-tables.js";
 import { type StoredWeight, weightOfValues } from "./stored-weight.js";
 
 /** Positions that the first rotary tables cover; longer sequences make longer ones. */
@@ -84,11 +85,18 @@ export class Model {
     return this.weights.has(name) ? this.weights.get(name) : undefined;
   }
 
-  /** Rotary tables for at least `length` positions. Shorter ones live on: a tape may still read them. */
+  /**
+   * Rotary tables of at least `length` positions, for a sequence of that length. Shorter ones live on: a tape may
+   * still read them.
+   */
   ropeTables(length: number): RopeTables {
-    const last = this.#tables.at(-1);
-    if (last && last.length >= length) return last;
-    const most = Math.max(this.config.contextLength, length);
+    const { scaling } = rotaryOf(this.config);
+    const reach = ropeReach(scaling, length);
+    const found = this.#tables.findLast(
+      (tables) => tables.length >= length && ropeReach(scaling, tables.length) === reach,
+    );
+    if (found) return found;
+    const most = Math.min(reach, Math.max(this.config.contextLength, length));
     const tables = new RopeTables(
       this.backend,
       this.config,

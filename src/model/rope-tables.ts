@@ -1,75 +1,40 @@
 import type { Backend } from "../backend.js";
+import type { Tape } from "../tape.js";
 import { Parameters, type Tensor } from "../tensor.js";
-import type { ModelConfig, RopeScaling } from "./config.js";
+import type { ModelConfig, PositionConfig } from "./config.js";
+import type { Model } from "./model.js";
+import { ropeFrequencies } from "./rope-frequencies.js";
+
+/** Throws TypeError for a model with learned positions. */
+export function rotaryOf({ position }: ModelConfig): Extract<PositionConfig, { kind: "rope" }> {
+  if (position.kind !== "rope") throw new TypeError("ropeTables: the model has learned positions");
+  return position;
+}
 
 /**
- * Angles a position advances by, for each pair of the rotated numbers of a head: (dim / 2), in float64.
- * @param dim how many numbers of a head are rotated
- * @param length the longest sequence of the pass, cached positions included: LongRoPE and dynamic scaling ask for it
+ * The cosines and sines of `rows` positions from `first` on, each (rows, rotated / 2), times what the scaling makes of
+ * them: so it reaches the scores through q and k.
+ * @param length the longest sequence of the pass
  */
-export function ropeFrequencies(
-  dim: number,
-  theta: number,
-  scaling: RopeScaling,
+function ropeValues(
+  config: ModelConfig,
+  first: number,
+  rows: number,
   length: number,
-): Float64Array {
-  const plain = (base: number) => Float64Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim));
-  const frequencies = plain(theta);
-  switch (scaling.kind) {
-    case "none":
-      return frequencies;
-    case "linear":
-      return frequencies.map((frequency) => frequency / scaling.factor);
-    case "llama3": {
-      // A wave that fits `highFreqFactor` times into the original context is kept, one that does not fit
-      // `lowFreqFactor` times is stretched, and the weight of the two moves linearly between.
-      const { lowFreqFactor: low, highFreqFactor: high, originalContextLength, factor } = scaling;
-      return frequencies.map((frequency) => {
-        const turns = (originalContextLength * frequency) / (2 * Math.PI);
-        return stretched(frequency, factor, (turns - low) / (high - low));
-      });
-    }
-    case "dynamic": {
-      if (length <= scaling.originalContextLength) return frequencies;
-      // Theta grows so that the slowest pair is slowed by this stretch, and the fastest not at all.
-      const stretch = (scaling.factor * length) / scaling.originalContextLength - (scaling.factor - 1);
-      return plain(theta * stretch ** (dim / (dim - 2)));
-    }
-    case "yarn": {
-      const [first, last] = yarnRamp(dim, theta, scaling);
-      return frequencies.map((frequency, i) =>
-        stretched(frequency, scaling.factor, 1 - (i - first) / (last - first)),
-      );
-    }
-    case "longrope": {
-      const isLong = length > scaling.originalContextLength;
-      const divisors = isLong ? scaling.longFactors : scaling.shortFactors;
-      return frequencies.map((frequency, i) => frequency / (divisors[i] as number));
-    }
-  }
+): { shape: readonly number[]; cos: Float32Array; sin: Float32Array } {
+  const { theta, scaling, rotaryDim = config.headDim } = rotaryOf(config);
+  const frequencies = ropeFrequencies(rotaryDim, theta, scaling, length);
+  const half = frequencies.length;
+  const factor = "attentionFactor" in scaling ? scaling.attentionFactor : 1;
+  const table = (of: (angle: number) => number) =>
+    Float32Array.from({ length: rows * half }, (_, i) => {
+      const angle = (first + Math.floor(i / half)) * (frequencies[i % half] as number);
+      return factor * of(angle);
+    });
+  return { shape: [rows, half], cos: table(Math.cos), sin: table(Math.sin) };
 }
 
-/** A frequency of which `keep`, cut to [0, 1], stays and the rest is divided by the factor. */
-function stretched(frequency: number, factor: number, keep: number): number {
-  const share = Math.min(1, Math.max(0, keep));
-  return share * frequency + ((1 - share) * frequency) / factor;
-}
-
-/** The pairs between which YaRN's ramp falls from keeping to stretching: section 3.2 of Peng et al. 2023. */
-function yarnRamp(
-  dim: number,
-  theta: number,
-  { originalContextLength, betaFast, betaSlow, truncate }: Extract<RopeScaling, { kind: "yarn" }>,
-): [number, number] {
-  const pairOf = (turns: number) =>
-    (dim * Math.log(originalContextLength / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
-  const [first, last] = [pairOf(betaFast), pairOf(betaSlow)];
-  const low = Math.max(0, truncate ? Math.floor(first) : first);
-  const high = Math.min(dim - 1, truncate ? Math.ceil(last) : last);
-  return low === high ? [low, high + 0.001] : [low, high];
-}
-
-/** The cosines and sines of positions 0 … length - 1, each (length, head_dim / 2). */
+/** The cosines and sines of positions 0 … length - 1, each (length, rotated / 2), as sequences of `length` have them. */
 export class RopeTables {
   readonly #parameters: Parameters;
   readonly cos: Tensor;
@@ -80,10 +45,7 @@ export class RopeTables {
     config: ModelConfig,
     readonly length: number,
   ) {
-    if (config.position.kind !== "rope") throw new TypeError("ropeTables: the model has learned positions");
-    const frequencies = ropeFrequencies(config.headDim, config.position.theta, config.position.scaling);
-    const half = frequencies.length;
-    const shape = [length, half];
+    const { shape, cos, sin } = ropeValues(config, 0, length, length);
     this.#parameters = new Parameters(
       backend,
       new Map([
@@ -94,12 +56,34 @@ export class RopeTables {
     );
     this.cos = this.#parameters.get("cos");
     this.sin = this.#parameters.get("sin");
-    const angle = (i: number) => Math.floor(i / half) * (frequencies[i % half] ?? 0);
-    this.cos.write(Float32Array.from({ length: length * half }, (_, i) => Math.cos(angle(i))));
-    this.sin.write(Float32Array.from({ length: length * half }, (_, i) => Math.sin(angle(i))));
+    this.cos.write(cos);
+    this.sin.write(sin);
   }
 
   dispose(): void {
     this.#parameters.dispose();
   }
+}
+
+/** Tables for a pass, and the position of their first row. */
+export interface PassTables {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+  readonly first: number;
+}
+
+/**
+ * What a pass over `rows` positions from `position` on is rotated with. Where the frequencies are those of this one
+ * length (dynamic scaling) they are made for the pass; else the model keeps them.
+ */
+export function passTables(tape: Tape, model: Model, position: number, rows: number): PassTables {
+  const { config } = model;
+  const length = position + rows;
+  const { scaling } = rotaryOf(config);
+  if (scaling.kind !== "dynamic" || length <= scaling.originalContextLength) {
+    const { cos, sin } = model.ropeTables(length);
+    return { cos, sin, first: 0 };
+  }
+  const { shape, cos, sin } = ropeValues(config, position, rows, length);
+  return { cos: tape.from(cos, shape), sin: tape.from(sin, shape), first: position };
 }
