@@ -73,6 +73,11 @@ export interface Backend {
   extend(block: Block, byteLength: number): boolean;
   free(block: Block): void;
 
+  /**
+   * The bytes of a region themselves, where the host can reach them. Memory that is not shared takes its views with it
+   * when it grows: what waits for something must not hold one.
+   */
+  view?(region: Region): Uint8Array;
   /** Copies `data` to the start of the region. */
   write(region: Region, data: ArrayBufferView): void;
   /**

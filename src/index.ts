@@ -2,7 +2,7 @@
 
 export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
-export type { DType, StorageType, WeightType } from "./dtype.js";
+export type { DType, KeptType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
 export {
   ATTACK_DEFAULTS,
@@ -50,6 +50,7 @@ export type { Monitor, Observation, Verdict } from "./generate/monitor.js";
 export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
 export { type Kernel, kernel } from "./kernel.js";
 export type { ModelConfig } from "./model/config.js";
+export type { LoadProgress } from "./model/fill-weights.js";
 export { type ForwardOptions, forward, head } from "./model/forward.js";
 export { type HeadInput, headCrossEntropy, headKl } from "./model/head-loss.js";
 export { initialise } from "./model/init.js";

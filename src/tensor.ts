@@ -229,8 +229,8 @@ export class Arena {
   }
 }
 
-/** Values that are set to 0 with one write: 256 KiB. */
-const ZEROS = 1 << 16;
+/** Bytes that are set to 0 with one write. */
+const ZEROS = 1 << 18;
 
 /** What a block of parameters is for, and how it stores them. */
 export interface ParametersOptions {
@@ -238,6 +238,8 @@ export interface ParametersOptions {
   readonly use?: MemoryUse;
   /** The element type of each; f32 where it is not named. */
   readonly dtypes?: ReadonlyMap<string, DType>;
+  /** Whether every tensor is written next, so that only what lies between them must be set to 0. */
+  readonly isFilled?: boolean;
 }
 
 /**
@@ -257,7 +259,7 @@ export class Parameters {
   constructor(
     readonly backend: Backend,
     readonly shapes: ReadonlyMap<string, readonly number[]>,
-    { use = "weights", dtypes = new Map() }: ParametersOptions = {},
+    { use = "weights", dtypes = new Map(), isFilled = false }: ParametersOptions = {},
   ) {
     let bytes = 0;
     const offsets = new Map<string, number>();
@@ -271,17 +273,30 @@ export class Parameters {
       this.#views.set(name, new Tensor(backend, this.#block, offset, shape, dtypes.get(name)));
     }
     this.all = new Tensor(backend, this.#block, 0, [bytes / 4]);
-    this.zero();
+    if (isFilled) this.#zeroPadding();
+    else this.zero();
   }
 
   /** Sets every value to 0, the padding included. */
   zero(): void {
+    this.#zero(0, this.all.byteLength);
+  }
+
+  #zeroPadding(): void {
+    for (const { byteOffset, byteLength } of this.#views.values()) {
+      // Whole words, as backends write them; what is cut off belongs to the tensor.
+      const from = Math.floor((byteOffset + byteLength) / 4) * 4;
+      this.#zero(from, align(from) - from);
+    }
+  }
+
+  #zero(byteOffset: number, byteLength: number): void {
     // Piece by piece: zeros for all of it would be as much again on the host.
-    const zeros = new Float32Array(Math.min(this.all.size, ZEROS));
-    for (let at = 0; at < this.all.size; at += ZEROS) {
-      const count = Math.min(ZEROS, this.all.size - at);
-      const part = new Tensor(this.backend, this.#block, at * 4, [count]);
-      this.backend.write(part, zeros.subarray(0, count));
+    const zeros = new Uint8Array(Math.min(byteLength, ZEROS));
+    for (let done = 0; done < byteLength; done += ZEROS) {
+      const length = Math.min(ZEROS, byteLength - done);
+      const region = { block: this.#block, byteOffset: byteOffset + done, byteLength: length };
+      this.backend.write(region, zeros.subarray(0, length));
     }
   }
 

@@ -13,10 +13,11 @@ import { swiglu } from "../ops/swiglu.js";
 import { view } from "../ops/view.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
-import type { ModelConfig } from "./config.js";
+import { type ModelConfig, windowOf } from "./config.js";
 import type { KVCache } from "./kv-cache.js";
 import { adaptedLinear, type Overlay, weightUnder } from "./lora.js";
 import type { Model } from "./model.js";
+import { passTables } from "./rope-tables.js";
 
 /** What a pass runs with besides the model. */
 export interface ForwardOptions {
@@ -153,13 +154,21 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   let q = view(tape, projected.q, [batch, length, config.heads, config.headDim]);
   let k = view(tape, projected.k, [batch, length, config.kvHeads, config.headDim]);
   let v = view(tape, projected.v, [batch, length, config.kvHeads, config.headDim]);
+  if (config.qkNorm) {
+    q = rmsnorm(tape, q, weightUnder(model, overlay, `${name}.q_norm.weight`), config.normEps);
+    k = rmsnorm(tape, k, weightUnder(model, overlay, `${name}.k_norm.weight`), config.normEps);
+  }
   if (config.position.kind === "rope") {
-    const { cos, sin } = model.ropeTables(position + length);
-    q = rope(tape, q, cos, sin, { position });
-    k = rope(tape, k, cos, sin, { position });
+    // Keys in a cache stay as they were turned, even where this pass is long enough for other frequencies.
+    const { cos, sin, first } = passTables(tape, model, position, length);
+    q = rope(tape, q, cos, sin, { position: position - first });
+    k = rope(tape, k, cos, sin, { position: position - first });
   }
   if (cache) ({ k, v } = cache.append(layer, k, v));
-  const mixed = attention(tape, q, k, v, { window: config.window, kvLength: position + length });
+  const mixed = attention(tape, q, k, v, {
+    window: windowOf(config, layer),
+    kvLength: position + length,
+  });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
   return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }
@@ -184,13 +193,21 @@ function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay:
 
 /** x + mlp(norm(x)) */
 function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
-  const { config } = model;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.mlp_norm`, x);
-  const up = adaptedLinear(tape, model, overlay, `${name}.up`, normed);
-  const inner =
-    config.mlp === "swiglu"
-      ? swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, normed), up)
-      : gelu(tape, up, config.mlp === "gelu_tanh" ? "tanh" : "erf");
+  const inner = mlpInner(tape, model, name, normed, overlay);
   return adaptedLinear(tape, model, overlay, `${name}.down`, inner, x);
+}
+
+/** What goes into the MLP's last layer: (rows, intermediate). */
+function mlpInner(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined): Tensor {
+  const { mlp, fusedMlp, intermediateSize } = model.config;
+  if (fusedMlp) {
+    const both = adaptedLinear(tape, model, overlay, `${name}.gate_up`, x);
+    const gate = slice(tape, both, 0, intermediateSize);
+    return swiglu(tape, gate, slice(tape, both, intermediateSize, intermediateSize));
+  }
+  const up = adaptedLinear(tape, model, overlay, `${name}.up`, x);
+  if (mlp === "swiglu") return swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, x), up);
+  return gelu(tape, up, mlp === "gelu_tanh" ? "tanh" : "erf");
 }

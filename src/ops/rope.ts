@@ -8,23 +8,25 @@ export const ropeKernel = kernel({
   name: "rope",
   writes: ["x"],
   reads: ["cos", "sin"],
-  dims: ["batch", "seq", "heads", "head_dim", "position", "interleaved", "inverse"],
+  dims: ["batch", "seq", "heads", "head_dim", "rotary_dim", "position", "interleaved", "inverse"],
   range: ({ batch, seq }) => batch * seq,
-  grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
+  grid: ({ batch, seq, heads, rotary_dim }) =>
+    linearGrid(Math.ceil((batch * seq * heads * rotary_dim) / 512)),
 });
 
 /** Where the rows stand and how a head's numbers are paired. */
 export interface RopeOptions {
   /** Position of the first row of every batch element; 0 by default. */
   readonly position?: number;
-  /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + head_dim / 2), as in Hugging Face's models. */
+  /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + rotary_dim / 2), as in Hugging Face's models. */
   readonly interleaved?: boolean;
 }
 
 /**
  * Rotary position embedding (Su et al. 2021) of x (batch, seq, heads, head_dim), in place: no backward reads what x
  * was before, since to turn back takes the angles alone. Returns x as what it has become.
- * @param cos, sin tables (positions, head_dim / 2); see `ropeTables`
+ * @param cos, sin tables (positions, rotary_dim / 2), see `passTables`: of each head the first rotary_dim numbers
+ * are turned, the others stay
  */
 export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: RopeOptions = {}): Tensor {
   expectTensor("rope", "x", x, "f32", 4);
@@ -32,11 +34,13 @@ export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: R
   if (head_dim % 2 !== 0) throw new RangeError(`rope: head_dim of x ${formatShape(x.shape)} must be even`);
   expectTensor("rope", "cos", cos, "f32", 2);
   const positions = cos.shape[0] ?? 0;
-  expectShape("rope", "cos", cos, [positions, head_dim / 2]);
+  const rotary_dim = 2 * (cos.shape[1] ?? 0);
+  if (rotary_dim > head_dim) expectShape("rope", "cos", cos, [positions, head_dim / 2]);
   expectShape("rope", "sin", sin, cos.shape);
   const position = options.position ?? 0;
   expectInteger("rope", "position", position, 0, positions - seq);
-  const args = { cos, sin, batch, seq, heads, head_dim, position, interleaved: options.interleaved ? 1 : 0 };
+  const interleaved = options.interleaved ? 1 : 0;
+  const args = { cos, sin, batch, seq, heads, head_dim, rotary_dim, position, interleaved };
   tape.run(ropeKernel, { x, ...args, inverse: 0 });
   const out = x.reshape(x.shape);
   return tape.record(out, [x], () => {

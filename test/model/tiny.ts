@@ -26,6 +26,8 @@ export const llama: ModelConfig = {
   mlp: "swiglu",
   bias: { qkv: false, output: false, mlp: false },
   fusedQkv: false,
+  fusedMlp: false,
+  qkNorm: false,
   window: null,
   tied: true,
   bosId: null,

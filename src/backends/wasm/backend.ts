@@ -144,11 +144,15 @@ export class WasmBackend implements Backend {
     this.#memory().set(bytes, address(region));
   }
 
-  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
+  view(region: Region): Uint8Array {
     this.#expectAlive();
-    // A slice of shared memory would be shared too.
     const start = address(region);
-    into.set(this.#memory().subarray(start, start + region.byteLength));
+    return this.#memory().subarray(start, start + region.byteLength);
+  }
+
+  async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
+    // A slice of shared memory would be shared too.
+    into.set(this.view(region));
     return into.buffer;
   }
 

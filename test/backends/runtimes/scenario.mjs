@@ -19,7 +19,7 @@ const CONFIG = {
   ...{ vocabSize: 96, contextLength: 64, norm: "rmsnorm", normEps: 1e-5, mlp: "swiglu" },
   position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
   bias: { qkv: false, output: false, mlp: false },
-  ...{ fusedQkv: false, window: null, tied: true, bosId: null, eosIds: [] },
+  ...{ fusedQkv: false, fusedMlp: false, qkNorm: false, window: null, tied: true, bosId: null, eosIds: [] },
 };
 
 /** The bits of some numbers as 8 hexadecimal digits, by FNV-1a. */
