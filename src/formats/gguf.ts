@@ -153,7 +153,7 @@ async function readValue(reader: GgufHeaderReader, type: ValueType, what: string
     case "bool":
       return (await reader.bytes(1, what))[0] !== 0;
     case "f32":
-      return shortest(numbers(type, await reader.bytes(4, what))[0] as number);
+      return shortestDecimal(numbers(type, await reader.bytes(4, what))[0] as number);
     default:
       return numbers(type, await reader.bytes(BYTES[type], what))[0] as number;
   }
@@ -198,7 +198,7 @@ function numbers(type: Exclude<ValueType, "string" | "array">, { buffer }: Uint8
 }
 
 /** The decimal of the fewest digits that rounds to an f32. Nine always do. */
-function shortest(value: number): number {
+export function shortestDecimal(value: number): number {
   for (let digits = 1; digits < 9; digits++) {
     const decimal = Number(value.toPrecision(digits));
     if (Math.fround(decimal) === value) return decimal;

@@ -20,7 +20,7 @@ export interface LoadOptions extends OpenOptions {
 }
 
 /**
- * Loads a model: a Hugging Face folder or a llama2.c `.bin`, from a path (Node) or from files in memory.
+ * Loads a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path (Node) or from files in memory.
  * @throws FormatError where the files are malformed, UnsupportedError for what this engine does not implement,
  * RangeError for an unknown `dtype` or a weight that it cannot hold
  */

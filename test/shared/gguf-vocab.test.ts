@@ -3,8 +3,9 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { openFiles } from "../../src/formats/files.js";
 import { openGguf } from "../../src/formats/gguf.js";
-import { readGgufTokenizer } from "../../src/formats/gguf-tokenizer.js";
-import { Fields } from "../../src/formats/json.js";
+import { ggufTokenizer } from "../../src/formats/gguf-tokenizer.js";
+import { readGgufVocabulary } from "../../src/formats/gguf-vocabulary.js";
+import { metadataFields } from "../../src/formats/gguf-weights.js";
 import { sharedMissing, sharedPath } from "../shared.js";
 
 const FOLDER = ["data", "vectors", "gguf-vocab"];
@@ -18,9 +19,10 @@ describe.skipIf(isMissing)("llama.cpp's vocabularies", () => {
   it.each(names)("%s gives the ids that are listed", async (name) => {
     const files = await openFiles(sharedPath(...FOLDER, name));
     const file = await openGguf(await files.open(name));
-    const tokenizer = await readGgufTokenizer(new Fields(name, Object.fromEntries(file.metadata)));
+    const vocabulary = readGgufVocabulary(metadataFields(file));
     await file.close();
-    if (!tokenizer) throw new Error(`${name} has no tokenizer`);
+    if (!vocabulary) throw new Error(`${name} has no vocabulary`);
+    const tokenizer = await ggufTokenizer(vocabulary, name);
     const texts = (await readFile(sharedPath(...FOLDER, `${name}.inp`), "utf8")).split(SEPARATOR);
     const lists = (await readFile(sharedPath(...FOLDER, `${name}.out`), "utf8")).split("\n");
     expect(texts.length).toBeGreaterThan(1);

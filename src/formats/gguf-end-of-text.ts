@@ -1,7 +1,5 @@
+import { type GgufEntry, u32 } from "./gguf-entry.js";
 import type { Fields } from "./json.js";
-
-/** What a file says of a token (`llama_token_type` in llama.h). */
-export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 /** The fields that name a token which ends a text, a turn, or a message. */
 const END_FIELDS = ["eos_token_id", "eot_token_id", "eom_token_id"];
@@ -30,4 +28,10 @@ export function endOfTextIds(fields: Fields): number[] {
     for (const [id, token] of tokens.entries()) if (END_NAMES.has(token)) ids.push(id);
   }
   return [...new Set(ids)];
+}
+
+/** The fields that name these ids, the first ones where there are more than fields. */
+export function endOfTextEntries(ids: readonly number[]): Map<string, GgufEntry> {
+  const named = ids.slice(0, END_FIELDS.length);
+  return new Map(named.map((id, i) => [`tokenizer.ggml.${END_FIELDS[i]}`, u32(id)]));
 }
