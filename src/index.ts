@@ -77,7 +77,16 @@ export { view } from "./ops/view.js";
 export { Random } from "./random.js";
 export { Tape } from "./tape.js";
 export { Arena, Parameters, Tensor } from "./tensor.js";
-export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
+export {
+  applyChat,
+  byteTokenizer,
+  type ChatOptions,
+  type ChatTemplate,
+  type EncodeOptions,
+  type Message,
+  StreamDecoder,
+  type Tokenizer,
+} from "./tokenizer.js";
 export type { BatchSource } from "./train/batches.js";
 export { Checkpoint, type CheckpointOptions, hasCheckpoint, removeCheckpoint } from "./train/checkpoint.js";
 export { digestOf, digestOfParameters, type Fact, type Fingerprint, factsOf } from "./train/fingerprint.js";

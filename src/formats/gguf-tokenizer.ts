@@ -1,9 +1,10 @@
 import { FormatError } from "../errors.js";
-import type { Tokenizer } from "../tokenizer.js";
+import type { ChatTemplate, Tokenizer } from "../tokenizer.js";
 import { pretokenizerOf } from "./gguf-pretokenizers.js";
 import {
   type BpeVocabulary,
   type GgufVocabulary,
+  isSpecialType,
   type SpmVocabulary,
   TOKEN_TYPE,
 } from "./gguf-vocabulary.js";
@@ -14,11 +15,19 @@ import { BYTE_NAME, type SpmPiece, spmTokenizer } from "./spm-tokenizer.js";
  * @param file what messages name
  * @throws FormatError where tokens or merges are malformed
  */
-export function ggufTokenizer(vocabulary: GgufVocabulary, file: string): Tokenizer | Promise<Tokenizer> {
-  return vocabulary.kind === "llama" ? spmOf(vocabulary, file) : bpeOf(vocabulary, file);
+export function ggufTokenizer(
+  vocabulary: GgufVocabulary,
+  file: string,
+  chat?: ChatTemplate,
+): Tokenizer | Promise<Tokenizer> {
+  return vocabulary.kind === "llama" ? spmOf(vocabulary, file, chat) : bpeOf(vocabulary, file, chat);
 }
 
-function spmOf({ tokens, types, scores, ...rest }: SpmVocabulary, file: string): Tokenizer {
+function spmOf(
+  { tokens, types, scores, ...rest }: SpmVocabulary,
+  file: string,
+  chat: ChatTemplate | undefined,
+): Tokenizer {
   const pieces = tokens.map((token, id): SpmPiece => {
     const score = scores[id] as number;
     switch (types[id]) {
@@ -38,6 +47,7 @@ function spmOf({ tokens, types, scores, ...rest }: SpmVocabulary, file: string):
     bosId: rest.addBos ? rest.bosId : null,
     unknownId: rest.unknownId ?? 0,
     prefixSpace: rest.prefixSpace,
+    chat,
   });
 }
 
@@ -45,13 +55,14 @@ function spmOf({ tokens, types, scores, ...rest }: SpmVocabulary, file: string):
 async function bpeOf(
   { tokens, types, merges, pre, bosId, addBos }: BpeVocabulary,
   file: string,
+  chat: ChatTemplate | undefined,
 ): Promise<Tokenizer> {
   const { patterns = [], ignoreMerges = false } = pretokenizerOf(pre) ?? {};
-  const isSpecial = (id: number) => types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
   const added = tokens.flatMap((content, id) => {
-    if (!isSpecial(id) && types[id] !== TOKEN_TYPE.userDefined) return [];
+    const special = isSpecialType(types[id]);
+    if (!special && types[id] !== TOKEN_TYPE.userDefined) return [];
     const strips = { single_word: false, lstrip: false, rstrip: false, normalized: false };
-    return [{ id, content, special: isSpecial(id), ...strips }];
+    return [{ id, content, special, ...strips }];
   });
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
   const cuts = patterns.map((Regex) => {
@@ -78,5 +89,5 @@ async function bpeOf(
   };
   // The library comes only with a model that needs it.
   const { huggingFaceTokenizer } = await import("./hf-tokenizer.js");
-  return huggingFaceTokenizer(tokenizerJson, tokenizerConfig, file);
+  return huggingFaceTokenizer(tokenizerJson, tokenizerConfig, file, chat && (() => chat));
 }

@@ -61,6 +61,26 @@ export function readGgufVocabulary(fields: Fields): GgufVocabulary | null {
 
 const CHAT_TEMPLATE = "tokenizer.chat_template";
 
+/** Whether a token is one that no text becomes. */
+export function isSpecialType(type: number | undefined): boolean {
+  return type === TOKEN_TYPE.control || type === TOKEN_TYPE.unknown;
+}
+
+/** The names of the tokens that no text becomes. */
+export function specialNames({ tokens, types }: GgufVocabulary): string[] {
+  return tokens.filter((_, id) => isSpecialType(types[id]));
+}
+
+/** The tokens that a file names for a use, by the names that chat templates know them by. */
+export function namedTokens(fields: Fields, { tokens }: GgufVocabulary): Record<string, string> {
+  const uses = { bos: "bos", eos: "eos", unk: "unknown", pad: "padding" };
+  const entries = Object.entries(uses).flatMap(([short, use]) => {
+    const id = idOf(fields, `${use}_token_id`, tokens.length);
+    return id === null ? [] : [[`${short}_token`, tokens[id]]];
+  });
+  return Object.fromEntries(entries);
+}
+
 /** @param addBos where the file does not say */
 function readCommon(fields: Fields, addBos: boolean): Vocabulary {
   const tokens = stringsOf(fields, "tokens");

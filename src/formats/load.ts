@@ -1,10 +1,11 @@
 import { FormatError } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
-import type { Tokenizer } from "../tokenizer.js";
+import type { ChatTemplate, Tokenizer } from "../tokenizer.js";
+import { readChatSource } from "./chat-source.js";
 import { type FilesInput, openFiles } from "./files.js";
 import { openGguf } from "./gguf.js";
 import { ggufTokenizer } from "./gguf-tokenizer.js";
-import { readGgufVocabulary } from "./gguf-vocabulary.js";
+import { type GgufVocabulary, namedTokens, readGgufVocabulary, specialNames } from "./gguf-vocabulary.js";
 import { type GgufModel, metadataFields, openGgufModel } from "./gguf-weights.js";
 import { openHuggingFace } from "./hf.js";
 import { type Fields, parseObject } from "./json.js";
@@ -118,7 +119,19 @@ export async function locateTokenizer(
 async function tokenizerOf(metadata: Fields, config: ModelConfig): Promise<Tokenizer | null> {
   const vocabulary = readGgufVocabulary(metadata);
   if (!vocabulary) return null;
-  return expectFits(await ggufTokenizer(vocabulary, metadata.file), config, metadata.file);
+  const { file } = metadata;
+  const chat = await ggufChat(metadata, vocabulary);
+  return expectFits(await ggufTokenizer(vocabulary, file, chat), config, file);
+}
+
+/** The chat template of a GGUF file's metadata, undefined where it has none. */
+async function ggufChat(metadata: Fields, vocabulary: GgufVocabulary): Promise<ChatTemplate | undefined> {
+  const { file } = metadata;
+  const field = "tokenizer.chat_template";
+  if (!metadata.has(field)) return undefined;
+  const { chatTemplate } = await import("./chat-template.js");
+  const source = { template: metadata.string(field), file };
+  return chatTemplate(source, namedTokens(metadata, vocabulary), specialNames(vocabulary));
 }
 
 function findTokenizer(files: ModelFiles, names: readonly string[]): string | undefined {
@@ -140,9 +153,17 @@ async function readTokenizer(files: ModelFiles, name: string, config: ModelConfi
   const settingsJson = files.has(settings)
     ? parseObject(await files.text(settings), files.describe(settings))
     : {};
-  // The library comes only with a model that needs it.
+  const source = await readChatSource(files, settingsJson);
+  // The libraries come only with a model that needs them.
+  const makeChat = source && (await import("./chat-template.js")).chatTemplate;
   const { huggingFaceTokenizer } = await import("./hf-tokenizer.js");
-  return expectFits(huggingFaceTokenizer(json, settingsJson, file), config, file);
+  const tokenizer = huggingFaceTokenizer(
+    json,
+    settingsJson,
+    file,
+    makeChat && ((specials) => makeChat(source, settingsJson, specials)),
+  );
+  return expectFits(tokenizer, config, file);
 }
 
 /** That of another GGUF file, whose model may be any, or none. */

@@ -1,4 +1,11 @@
-import { decodeIds, expectId, type Tokenizer } from "../tokenizer.js";
+import {
+  type ChatTemplate,
+  decodeIds,
+  expectId,
+  namePattern,
+  partsOf,
+  type Tokenizer,
+} from "../tokenizer.js";
 
 /** A token of a SentencePiece vocabulary. */
 export interface SpmPiece {
@@ -14,8 +21,10 @@ export interface SpmOptions {
   readonly bosId: number | null;
   /** What stands for bytes that have no token. */
   readonly unknownId: number;
-  /** Whether a space is put before a text, and before what follows a `whole` token. */
+  /** Whether a space is put before a text, and before what follows a `whole` or a special token. */
   readonly prefixSpace: boolean;
+  /** The layout of conversations, where the model has one. */
+  readonly chat?: ChatTemplate | undefined;
 }
 
 /** What tokens of bytes are called. */
@@ -32,12 +41,16 @@ export function spmTokenizer(pieces: readonly SpmPiece[], options: SpmOptions): 
   const ids = new Map<string, number>();
   const byteIds = new Map<number, number>();
   const names = new Map<string, number>();
+  const specialIds = new Map<string, number>();
   const addFirst = <Key>(map: Map<Key, number>, key: Key, id: number) => {
     if (!map.has(key)) map.set(key, id);
   };
   const tokenBytes = pieces.map(({ text, kind }, id) => {
     addFirst(names, text, id);
-    if (kind === "special") return new Uint8Array(0);
+    if (kind === "special") {
+      addFirst(specialIds, text, id);
+      return new Uint8Array(0);
+    }
     if (kind === "byte") {
       // A byte's token is not its name: "<0x41>" in a text is six characters.
       const value = Number.parseInt(BYTE_NAME.exec(text)?.[1] ?? "", 16);
@@ -47,6 +60,7 @@ export function spmTokenizer(pieces: readonly SpmPiece[], options: SpmOptions): 
     addFirst(ids, text, id);
     return encoder.encode(text);
   });
+  const special = namePattern(specialIds.keys());
   const whole = pieces.filter(({ kind, text }) => kind === "whole" && text !== "").map(({ text }) => text);
 
   const encodePart = (text: string): number[] => {
@@ -67,16 +81,21 @@ export function spmTokenizer(pieces: readonly SpmPiece[], options: SpmOptions): 
     });
   };
 
+  const encodeText = (text: string): number[] =>
+    splitAt(text, whole).flatMap(({ text: part, isWhole }) =>
+      isWhole ? [ids.get(part) ?? unknownId] : encodePart(`${prefixSpace ? " " : ""}${part}`),
+    );
+
   const tokenizer: Tokenizer = {
     vocabSize: pieces.length,
     bosId,
     prefixSpace,
-    encode(text) {
+    ...(options.chat && { chat: options.chat }),
+    encode(text, how = {}) {
       // Lone surrogates are no text; they become U+FFFD as in every UTF-8 encoder.
       const clean = decoder.decode(encoder.encode(text));
-      const prefix = prefixSpace ? " " : "";
-      return splitAt(clean, whole).flatMap(({ text: part, isWhole }) =>
-        isWhole ? [ids.get(part) ?? unknownId] : encodePart(`${prefix}${part}`),
+      return partsOf(clean, special, how).flatMap((part) =>
+        "text" in part ? encodeText(part.text) : [specialIds.get(part.name) ?? unknownId],
       );
     },
     decode: (list) => decodeIds(tokenizer, list),
