@@ -28,6 +28,11 @@ export interface ForwardOptions {
   /** Keys and values of the positions before these ids; the new ones are appended. It holds `batch` sequences. */
   readonly cache?: KVCache;
   /**
+   * How long the sequences are to be of which this pass is a part: LongRoPE and dynamic scaling choose frequencies by
+   * it. What the pass reaches where nothing is said.
+   */
+  readonly sequenceLength?: number;
+  /**
    * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
    * embeddings, and does so while all weights are frozen.
    */
@@ -65,7 +70,8 @@ export function forward(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
     );
   }
-  const place: Place = { batch, length, position, cache, overlay };
+  const sequenceLength = Math.max(options.sequenceLength ?? 0, position + length);
+  const place: Place = { batch, length, position, sequenceLength, cache, overlay };
 
   if (cache && position + length > cache.capacity) {
     throw new RangeError(`forward: ${position + length} positions, but the cache holds ${cache.capacity}`);
@@ -90,6 +96,7 @@ interface Place {
   readonly length: number;
   /** Of the first id. */
   readonly position: number;
+  readonly sequenceLength: number;
   readonly cache: KVCache | undefined;
   readonly overlay: Overlay | undefined;
 }
@@ -147,7 +154,7 @@ function norm(tape: Tape, model: Model, overlay: Overlay | undefined, name: stri
 /** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
-  const { batch, length, position, cache, overlay } = place;
+  const { batch, length, position, sequenceLength, cache, overlay } = place;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.attention_norm`, x);
   const projected = projections(tape, model, name, normed, overlay);
@@ -159,8 +166,8 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
     k = rmsnorm(tape, k, weightUnder(model, overlay, `${name}.k_norm.weight`), config.normEps);
   }
   if (config.position.kind === "rope") {
-    // Keys in a cache stay as they were turned, even where this pass is long enough for other frequencies.
-    const { cos, sin, first } = passTables(tape, model, position, length);
+    // Keys in a cache stay as they were turned, even where this sequence is long enough for other frequencies.
+    const { cos, sin, first } = passTables(tape, model, position, length, sequenceLength);
     q = rope(tape, q, cos, sin, { position: position - first });
     k = rope(tape, k, cos, sin, { position: position - first });
   }
