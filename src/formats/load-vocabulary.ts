@@ -1,11 +1,11 @@
 import type { ModelConfig } from "../model/config.js";
-import type { FilesInput } from "./files.js";
-import { openFiles } from "./files.js";
+import { readChatSource } from "./chat-source.js";
+import { type FilesInput, openFiles } from "./files.js";
 import { openGguf } from "./gguf.js";
 import { type GgufVocabulary, readGgufVocabulary } from "./gguf-vocabulary.js";
 import { vocabularyOfJson, vocabularyOfLlama2c } from "./gguf-vocabulary-of.js";
 import { metadataFields } from "./gguf-weights.js";
-import { isObject, parseObject } from "./json.js";
+import { parseObject } from "./json.js";
 import { readLlama2cPieces } from "./llama2c-tokenizer.js";
 import { isGgufName, locateTokenizer, type ModelFile } from "./load.js";
 import type { ModelFiles } from "./source.js";
@@ -27,12 +27,13 @@ export async function loadVocabulary(
   if (isGgufName(name)) return ggufVocabulary(files, name);
   if (!name.endsWith(".json")) return llama2cVocabulary(files, name, model.config);
   const json = parseObject(await files.text(name), files.describe(name));
-  return vocabularyOfJson(
-    json,
-    model.tokenizer?.bosId ?? null,
-    await chatTemplateOf(files),
-    files.describe(name),
+  const settings = "tokenizer_config.json";
+  const chat = await readChatSource(
+    files,
+    files.has(settings) ? parseObject(await files.text(settings), files.describe(settings)) : {},
   );
+  const bosId = model.tokenizer?.bosId ?? null;
+  return vocabularyOfJson(json, bosId, chat?.template ?? null, files.describe(name));
 }
 
 async function ggufVocabulary(files: ModelFiles, name: string): Promise<GgufVocabulary | null> {
@@ -46,16 +47,4 @@ async function ggufVocabulary(files: ModelFiles, name: string): Promise<GgufVoca
 
 async function llama2cVocabulary(files: ModelFiles, name: string, { vocabSize }: ModelConfig) {
   return vocabularyOfLlama2c(await readLlama2cPieces(await files.open(name), vocabSize));
-}
-
-/** The template in a file of its own, or in `tokenizer_config.json`: a text, or the default one of a list. */
-async function chatTemplateOf(files: ModelFiles): Promise<string | null> {
-  const [own, settings] = ["chat_template.jinja", "tokenizer_config.json"];
-  if (files.has(own)) return files.text(own);
-  if (!files.has(settings)) return null;
-  const { chat_template: template } = parseObject(await files.text(settings), files.describe(settings));
-  if (typeof template === "string") return template;
-  const list = Array.isArray(template) ? template.filter(isObject) : [];
-  const text = list.find(({ name }) => name === "default")?.template;
-  return typeof text === "string" ? text : null;
 }
