@@ -159,3 +159,19 @@ export const tinyGguf: TestFile = {
     ["output_norm.weight", f32Tensor([8])],
   ],
 };
+
+/** The same with a byte-level BPE in place of its tokenizer. */
+export const tinyBpeGguf: TestFile = {
+  ...tinyGguf,
+  metadata: [
+    ...(tinyGguf.metadata ?? []).filter(([key]) => !/ggml\.(model|tokens|scores|token_type)$/.test(key)),
+    ["tokenizer.ggml.model", ["string", "gpt2"]],
+    ["tokenizer.ggml.pre", ["string", "llama-bpe"]],
+    [
+      "tokenizer.ggml.tokens",
+      ["string", ["<unk>", "<s>", "</s>", "a", "b", "\u0120", "ab", "\u0120ab", "c", "d", "<x>", "e"]],
+    ],
+    ["tokenizer.ggml.token_type", ["i32", [2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 4, 1]]],
+    ["tokenizer.ggml.merges", ["string", ["a b", "\u0120 ab"]]],
+  ],
+};
