@@ -226,7 +226,8 @@ export class Parameters {
 
   /**
    * @param dtypes types by name; f32 where there is none
-   * @throws RangeError where a tensor's rows are not whole blocks of its type
+   * @throws RangeError where a tensor's rows are not whole blocks of its type, BackendError where there is no room;
+   * nothing is held then
    */
   constructor(
     readonly backend: Backend,
@@ -236,14 +237,19 @@ export class Parameters {
     const { use = "weights", dtypes = new Map<string, DType>(), isFilled = false } = options;
     const blocks: Tensor[] = [];
     const views = new Map<string, Tensor>();
-    for (const { owner, placed, bytes } of this.#layOut(options)) {
-      const block = owner.allocate(Math.max(bytes, align(1)), use);
-      blocks.push(new Tensor(owner, block, 0, [bytes / 4]));
-      for (const { name, byteOffset } of placed) {
-        views.set(name, new Tensor(owner, block, byteOffset, shapes.get(name) ?? [], dtypes.get(name)));
-      }
-    }
     this.blocks = blocks;
+    try {
+      for (const { owner, placed, bytes } of this.#layOut(options)) {
+        const block = owner.allocate(Math.max(bytes, align(1)), use);
+        blocks.push(new Tensor(owner, block, 0, [bytes / 4]));
+        for (const { name, byteOffset } of placed) {
+          views.set(name, new Tensor(owner, block, byteOffset, shapes.get(name) ?? [], dtypes.get(name)));
+        }
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     for (const name of shapes.keys()) this.#views.set(name, views.get(name) as Tensor);
     if (isFilled) this.#zeroPadding();
     else this.zero();

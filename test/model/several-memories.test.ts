@@ -16,7 +16,7 @@ import { placeLayers } from "../../src/model/placement.js";
 import { transfer } from "../../src/ops/transfer.js";
 import { Random } from "../../src/random.js";
 import { Tape } from "../../src/tape.js";
-import { Arena, type Parameters } from "../../src/tensor.js";
+import { Arena, Parameters } from "../../src/tensor.js";
 import { digestOfParameters } from "../../src/train/fingerprint.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import type { Loss } from "../../src/train/trainer.js";
@@ -186,6 +186,19 @@ describe("a model in several memories", () => {
     expect(await tuned(split)).toEqual(await tuned(whole));
   });
 
+  it("leaves nothing behind in a pass but the residual stream, on the way there and back", async () => {
+    const config = deep(llama);
+    const { whole, split } = await twins(config, 1);
+    const ids = randomIds(16, config.vocabSize);
+    const left = (model: Model) => {
+      const arena = new Arena(model.backend);
+      forward(new Tape(arena, false), model, ids);
+      return arena.used;
+    };
+    const residual = 4 * ids.length * config.hiddenSize;
+    expect(left(split) - left(whole)).toBe(2 * 2 * residual);
+  });
+
   it("is refused where a layer has no room in any memory", async () => {
     const backend = await create(1, MEMORY_BYTES);
     const config = { ...deep(llama), intermediateSize: 30_000 };
@@ -227,6 +240,17 @@ describe("a model in several memories", () => {
     expect(() => second?.allocate(1)).toThrow(BackendError);
     expect(() => backend.openMemories?.(3)).toThrow(BackendError);
   });
+});
+
+it("parameters without room in one of their memories hold nothing in the others", async () => {
+  const backend = await create(1, MEMORY_BYTES);
+  const [, second] = backend.openMemories?.(2) ?? [];
+  second?.allocate(second.room as number);
+  const { used } = backend.memory();
+  const shapes = new Map(["a", "b"].map((name) => [name, [9]]));
+  const backendOf = (name: string) => (name === "b" ? (second as Backend) : backend);
+  expect(() => new Parameters(backend, shapes, { backendOf })).toThrow(/out of memory/);
+  expect(backend.memory().used).toBe(used);
 });
 
 describe("layers are placed", () => {
