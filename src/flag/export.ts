@@ -2,7 +2,7 @@ import type { WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
 import type { SavedType } from "../formats/hf-config.js";
-import { type BaseFiles, huggingFaceExport, isExportFile } from "../formats/hf-export.js";
+import type { BaseFiles } from "../formats/hf-export.js";
 import { openModel } from "../formats/load.js";
 import { ADAPTER_CONFIG, FACTS, writeAdapter } from "../formats/peft.js";
 import type { ModelFiles } from "../formats/source.js";
@@ -105,6 +105,7 @@ async function writeMerged(
   base: BaseFiles,
   { type, shardBytes, onProgress }: ExportOptions,
 ): Promise<void> {
+  const { huggingFaceExport, isExportFile } = await import("../formats/hf-export.js");
   const dtype = SAVED_TYPES.find((saved) => saved === type);
   const files = await huggingFaceExport(merged, merged.tokens, base, {
     ...(dtype && { dtype }),

@@ -12,6 +12,7 @@ import { type Fields, parseObject } from "./json.js";
 import { openLlama2c } from "./llama2c.js";
 import { readLlama2cTokenizer } from "./llama2c-tokenizer.js";
 import type { ByteSource, ModelFiles } from "./source.js";
+import type { FetchOptions } from "./url-files.js";
 import type { WeightReader } from "./weights.js";
 
 /** An open model, whatever its format. */
@@ -21,23 +22,23 @@ export interface ModelFile extends WeightReader {
   readonly description: string;
 }
 
-export interface OpenOptions {
+export interface OpenOptions extends FetchOptions {
   /** The tokenizer's file where it is not with the model: a `tokenizer.json`, one of llama2.c, or a `.gguf`. */
   readonly tokenizer?: FilesInput;
 }
 
 /**
- * Opens a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path or from files in memory. Weights
- * are read when they are asked for; `close` lets the files go.
+ * Opens a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path, a URL or files in memory.
+ * Weights are read when they are asked for; `close` lets the files go.
  * Throws FormatError where the files are malformed, UnsupportedError for what this engine does not implement.
  */
 export async function openModel(input: FilesInput, options: OpenOptions = {}): Promise<ModelFile> {
-  const files = await openFiles(input);
+  const files = await openFiles(input, options);
   const weights = await openWeights(files);
   try {
     return {
       ...weights,
-      tokenizer: await openTokenizer(files, weights, options.tokenizer),
+      tokenizer: await openTokenizer(files, weights, options),
       description: describe(weights.config, files.name),
     };
   } catch (error) {
@@ -83,11 +84,11 @@ function findSingle(files: ModelFiles): string | null {
 async function openTokenizer(
   files: ModelFiles,
   weights: WeightReader | GgufModel,
-  given: FilesInput | undefined,
+  { tokenizer: given, ...options }: OpenOptions,
 ): Promise<Tokenizer | null> {
   const { config } = weights;
   if (given !== undefined) {
-    const other = await openFiles(given);
+    const other = await openFiles(given, options);
     const name = other.main ?? findTokenizer(other, ["tokenizer.json", ...llama2cNames(config)]);
     if (name === undefined) throw new FormatError(other.name, "holds no tokenizer");
     return readTokenizer(other, name, config);

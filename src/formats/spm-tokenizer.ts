@@ -1,4 +1,11 @@
-import { type ChatTemplate, decodeIds, expectId, namePattern, partsOf, type Tokenizer } from "../tokenizer.js";
+import {
+  type ChatTemplate,
+  decodeIds,
+  expectId,
+  namePattern,
+  partsOf,
+  type Tokenizer,
+} from "../tokenizer.js";
 
 /** A token of a SentencePiece vocabulary. */
 export interface SpmPiece {
