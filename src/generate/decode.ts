@@ -3,6 +3,7 @@ import { forward, head, vocabularySize } from "../model/forward.js";
 import { KVCache } from "../model/kv-cache.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
+import { usesLongFactors } from "../model/rope-frequencies.js";
 import { argmax } from "../ops/argmax.js";
 import { crossEntropy } from "../ops/cross-entropy.js";
 import { embedding } from "../ops/embedding.js";
@@ -82,6 +83,7 @@ export async function* decode(
   const generated: number[] = [];
   let pending: readonly number[] = prompt;
   let rollbacks = 0;
+  let isLong = usesLongFactors(model.config, prompt.length);
   try {
     for (;;) {
       await yieldToEventLoop();
@@ -90,6 +92,13 @@ export async function* decode(
       const room = contextLength - cache.length;
       if (pending.length > room) return yield end("context");
 
+      const length = cache.length + pending.length;
+      if (usesLongFactors(model.config, length) !== isLong) {
+        // All tokens so far go through the model again: their keys were turned by the other factors.
+        isLong = !isLong;
+        cache.truncate(0);
+        pending = [...prompt, ...generated];
+      }
       const at = await predict(arena, model, cache, pending, options.overlay, { logits, watches });
       const { likeliest, logSumExp, watched } = at;
       const sampled =

@@ -1,4 +1,4 @@
-import type { RopeScaling } from "./config.js";
+import type { ModelConfig, RopeScaling } from "./config.js";
 
 /**
  * Angles a position advances by, for each pair of the rotated numbers of a head: (dim / 2), in float64.
@@ -67,12 +67,19 @@ function yarnRamp(
   return low === high ? [low, high + 0.001] : [low, high];
 }
 
-/**
- * The longest sequence that is rotated as one of `length` is: the tables of one serve the other. A cache's keys stay
- * as they were turned when a sequence outgrows them; transformers' passes have it so.
- */
+/** The longest sequence that is rotated as one of `length` is: the tables of one serve the other. */
 export function ropeReach(scaling: RopeScaling, length: number): number {
   if (scaling.kind !== "longrope" && scaling.kind !== "dynamic") return Number.POSITIVE_INFINITY;
   if (length <= scaling.originalContextLength) return scaling.originalContextLength;
   return scaling.kind === "dynamic" ? length : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Whether LongRoPE rotates sequences of that length by its long factors. Keys of a cache that were turned by the other
+ * ones do not fit: a pass leaves them as they are, as one of transformers does, and who generates computes them anew,
+ * as transformers' Phi-3 means to.
+ */
+export function usesLongFactors({ position }: ModelConfig, length: number): boolean {
+  if (position.kind !== "rope" || position.scaling.kind !== "longrope") return false;
+  return length > position.scaling.originalContextLength;
 }

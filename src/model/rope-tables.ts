@@ -41,7 +41,7 @@ export class RopeTables {
   readonly sin: Tensor;
 
   constructor(
-    backend: Backend,
+    readonly backend: Backend,
     config: ModelConfig,
     readonly length: number,
   ) {
@@ -75,13 +75,19 @@ export interface PassTables {
 /**
  * What a pass over `rows` positions from `position` on is rotated with. Where the frequencies are those of this one
  * length (dynamic scaling) they are made for the pass; else the model keeps them.
+ * @param length of the sequence that the pass is a part of
  */
-export function passTables(tape: Tape, model: Model, position: number, rows: number): PassTables {
+export function passTables(
+  tape: Tape,
+  model: Model,
+  position: number,
+  rows: number,
+  length: number,
+): PassTables {
   const { config } = model;
-  const length = position + rows;
   const { scaling } = rotaryOf(config);
   if (scaling.kind !== "dynamic" || length <= scaling.originalContextLength) {
-    const { cos, sin } = model.ropeTables(length);
+    const { cos, sin } = model.ropeTables(length, tape.backend);
     return { cos, sin, first: 0 };
   }
   const { shape, cos, sin } = ropeValues(config, position, rows, length);
