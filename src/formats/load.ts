@@ -54,7 +54,7 @@ async function openWeights(files: ModelFiles): Promise<WeightReader | GgufModel>
       throw new FormatError(files.name, "is not a model: it holds no config.json");
     return openHuggingFace(files);
   }
-  const isGguf = GGUF.test(single);
+  const isGguf = isGgufName(single);
   if (!isGguf && !/\.bin$/i.test(single)) {
     const expected = "expected a folder with config.json, a .gguf file, or a .bin file of llama2.c";
     throw new FormatError(files.describe(single), `is not a model: ${expected}`);
@@ -68,7 +68,10 @@ async function openWeights(files: ModelFiles): Promise<WeightReader | GgufModel>
   }
 }
 
-const GGUF = /\.gguf$/i;
+/** Whether a file's name says that it is GGUF. */
+export function isGgufName(name: string): boolean {
+  return /\.gguf$/i.test(name);
+}
 
 /** The model's file where it is a single one, else null. */
 function findSingle(files: ModelFiles): string | null {
@@ -87,15 +90,30 @@ async function openTokenizer(
   { tokenizer: given, ...options }: OpenOptions,
 ): Promise<Tokenizer | null> {
   const { config } = weights;
+  if (given === undefined && "fields" in weights) return tokenizerOf(weights.fields, config);
+  const place = await locateTokenizer(files, config, given);
+  return place ? readTokenizer(place.files, place.name, config) : null;
+}
+
+/**
+ * Where the tokenizer of a model is, undefined where it has none.
+ * Throws FormatError where what was given holds none.
+ */
+export async function locateTokenizer(
+  files: ModelFiles,
+  config: ModelConfig,
+  given?: FilesInput,
+): Promise<{ readonly files: ModelFiles; readonly name: string } | undefined> {
   if (given !== undefined) {
     const other = await openFiles(given, options);
     const name = other.main ?? findTokenizer(other, ["tokenizer.json", ...llama2cNames(config)]);
     if (name === undefined) throw new FormatError(other.name, "holds no tokenizer");
-    return readTokenizer(other, name, config);
+    return { files: other, name };
   }
-  if ("fields" in weights) return tokenizerOf(weights.fields, config);
-  const name = findTokenizer(files, findSingle(files) === null ? ["tokenizer.json"] : llama2cNames(config));
-  return name === undefined ? null : readTokenizer(files, name, config);
+  const single = findSingle(files);
+  if (single !== null && isGgufName(single)) return { files, name: single };
+  const name = findTokenizer(files, single === null ? ["tokenizer.json"] : llama2cNames(config));
+  return name === undefined ? undefined : { files, name };
 }
 
 /** That of a GGUF file's metadata, null where it has none. */
@@ -128,7 +146,7 @@ function llama2cNames({ vocabSize }: ModelConfig): string[] {
 
 async function readTokenizer(files: ModelFiles, name: string, config: ModelConfig): Promise<Tokenizer> {
   const file = files.describe(name);
-  if (GGUF.test(name)) return readGgufTokenizer(await files.open(name), config);
+  if (isGgufName(name)) return readGgufTokenizer(await files.open(name), config);
   if (!name.endsWith(".json")) return readLlama2cTokenizer(await files.open(name), config.vocabSize);
 
   const json = parseObject(await files.text(name), file);

@@ -12,11 +12,8 @@ import { Arena } from "../../src/tensor.js";
 import { languageLoss } from "../../src/train/language.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { BACKENDS } from "../backends.js";
-import { maxDifference, readGolden, relativeDifference } from "../golden.js";
+import { goldenModels, maxDifference, readGolden, relativeDifference } from "../golden.js";
 import { sharedMissing, sharedPath } from "../shared.js";
-
-/** Architectures that load so far. */
-const ARCHITECTURES = ["llama", "gpt2", "mistral", "phi3", "qwen2", "qwen3"];
 
 describe.skipIf(sharedMissing("golden"))("golden values of PyTorch", () => {
   describe.each(BACKENDS)("on $name", ({ create, slack }) => {
@@ -26,7 +23,7 @@ describe.skipIf(sharedMissing("golden"))("golden values of PyTorch", () => {
     });
     afterAll(() => backend?.dispose());
 
-    it.each(ARCHITECTURES)("%s: logits, loss, gradients, greedy tokens", async (name) => {
+    it.each(goldenModels())("%s: logits, loss, gradients, greedy tokens", async (name) => {
       const folder = sharedPath("golden", name);
       const golden = await readGolden(`${folder}/golden.safetensors`);
       const facts = JSON.parse(await (await openFiles(folder)).text("golden.json"));
