@@ -91,21 +91,22 @@ async function openTokenizer(
 ): Promise<Tokenizer | null> {
   const { config } = weights;
   if (given === undefined && "fields" in weights) return tokenizerOf(weights.fields, config);
-  const place = await locateTokenizer(files, config, given);
+  const other = given === undefined ? undefined : await openFiles(given, options);
+  const place = locateTokenizer(files, config, other);
   return place ? readTokenizer(place.files, place.name, config) : null;
 }
 
 /**
  * Where the tokenizer of a model is, undefined where it has none.
- * Throws FormatError where what was given holds none.
+ * @param other the files that hold it where it is not with the model
+ * @throws FormatError where those hold none
  */
-export async function locateTokenizer(
+export function locateTokenizer(
   files: ModelFiles,
   config: ModelConfig,
-  given?: FilesInput,
-): Promise<{ readonly files: ModelFiles; readonly name: string } | undefined> {
-  if (given !== undefined) {
-    const other = await openFiles(given, options);
+  other?: ModelFiles,
+): { readonly files: ModelFiles; readonly name: string } | undefined {
+  if (other) {
     const name = other.main ?? findTokenizer(other, ["tokenizer.json", ...llama2cNames(config)]);
     if (name === undefined) throw new FormatError(other.name, "holds no tokenizer");
     return { files: other, name };
@@ -125,13 +126,11 @@ async function tokenizerOf(metadata: Fields, config: ModelConfig): Promise<Token
   return expectFits(await ggufTokenizer(vocabulary, file, chat), config, file);
 }
 
-/** The chat template of a GGUF file's metadata, undefined where it has none. */
+/** The template of a GGUF file's vocabulary, undefined where it has none. */
 async function ggufChat(metadata: Fields, vocabulary: GgufVocabulary): Promise<ChatTemplate | undefined> {
-  const { file } = metadata;
-  const field = "tokenizer.chat_template";
-  if (!metadata.has(field)) return undefined;
+  if (vocabulary.chatTemplate === null) return undefined;
   const { chatTemplate } = await import("./chat-template.js");
-  const source = { template: metadata.string(field), file };
+  const source = { template: vocabulary.chatTemplate, file: metadata.file };
   return chatTemplate(source, namedTokens(metadata, vocabulary), specialNames(vocabulary));
 }
 
