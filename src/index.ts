@@ -43,8 +43,11 @@ export {
   trainRedFlag,
 } from "./flag/train.js";
 export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
+export { clearModelCache } from "./formats/clear-model-cache.js";
+export type { FilesInput } from "./formats/files.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
+export type { DownloadProgress, FetchOptions, RemoteFiles } from "./formats/url-files.js";
 export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";
 export type { Monitor, Observation, Verdict } from "./generate/monitor.js";
 export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
