@@ -1,6 +1,7 @@
 // Causal attention on tiles: no matrix of queries by keys is ever held. The products of a tile go through the
 // register tile; the softmax runs along (forward) or is recomputed from its log-sum-exp (backward).
 
+import { decode, F16, PLACES } from "./quant";
 import { constant, exp1, expConstants, expTerm4, expTermWith, larger4, loadTail, log1, madd, max4, scratch, splat, sum4 } from "./simd";
 import { gemm, pack, zeroRow } from "./tile";
 
@@ -126,38 +127,95 @@ function softmaxRow(
   store<f32>(stat, sum + exponentials(row, bytes, shift, c), 4);
 }
 
-/** The scores of one query against four keys. */
+/**
+ * Keys and values of a cache are f32 (K = f32) or binary16 (K = u16). Exponent and fraction of a half, put at their
+ * places in f32, are its value times 2^-112, which is what the products below are made with: whatever the half meets
+ * is 2^112 as large, so that a half costs a shift and a mask, and subnormal ones are exact too.
+ */
 // @ts-ignore: decorator
 @inline
-function scores4(q: usize, k0: usize, k1: usize, k2: usize, k3: usize, bytes: usize): v128 {
+function raw4<K>(p: usize): v128 {
+  if (sizeof<K>() == 4) return v128.load(p);
+  return v128.and(i32x4.shl(v128.load_ext<i16>(p), 13), i32x4.splat(PLACES));
+}
+
+// @ts-ignore: decorator
+@inline
+function raw1<K>(p: usize): f32 {
+  if (sizeof<K>() == 4) return load<f32>(p);
+  return reinterpret<f32>(<i32>load<i16>(p) << 13 & PLACES);
+}
+
+/** The first `count` (1 to 3) numbers at `p`, zeros in the other lanes. */
+// @ts-ignore: decorator
+@inline
+function rawTail<K>(p: usize, count: i32): v128 {
+  if (sizeof<K>() == 4) return loadTail(p, count, 0);
+  let v = f32x4.replace_lane(splat(0), 0, raw1<K>(p));
+  if (count > 1) v = f32x4.replace_lane(v, 1, raw1<K>(p + 2));
+  if (count > 2) v = f32x4.replace_lane(v, 2, raw1<K>(p + 4));
+  return v;
+}
+
+/**
+ * The 2^112 in two parts: 2^100 times a query is finite for all queries under 2^27, and the rest of the scores' scale
+ * comes after the sum.
+ */
+// @ts-ignore: decorator
+@inline
+const QUERY_SCALE: f32 = 1.2676506002282294e30;
+// @ts-ignore: decorator
+@inline
+const SCORE_SCALE: f32 = 4096;
+/** 2^112 for the weights of values, which are 1 at most. */
+// @ts-ignore: decorator
+@inline
+const WEIGHT_SCALE: f32 = 5.192296858534828e33;
+
+/** The scores of one query against four keys; `bytes` are the query's. */
+// @ts-ignore: decorator
+@inline
+function scores4<K>(q: usize, k0: usize, k1: usize, k2: usize, k3: usize, bytes: usize): v128 {
+  const shift = sizeof<K>() == 4 ? 0 : 1;
   let s0 = splat(0), s1 = splat(0), s2 = splat(0), s3 = splat(0);
   let i: usize = 0;
   for (const body = bytes & ~15; i < body; i += 16) {
     const x = v128.load(q + i);
-    s0 = madd(x, v128.load(k0 + i), s0);
-    s1 = madd(x, v128.load(k1 + i), s1);
-    s2 = madd(x, v128.load(k2 + i), s2);
-    s3 = madd(x, v128.load(k3 + i), s3);
+    const at = i >> shift;
+    s0 = madd(x, raw4<K>(k0 + at), s0);
+    s1 = madd(x, raw4<K>(k1 + at), s1);
+    s2 = madd(x, raw4<K>(k2 + at), s2);
+    s3 = madd(x, raw4<K>(k3 + at), s3);
   }
   const left = <i32>(bytes - i >> 2);
   if (left) {
     const x = loadTail(q + i, left, 0);
-    s0 = madd(x, loadTail(k0 + i, left, 0), s0);
-    s1 = madd(x, loadTail(k1 + i, left, 0), s1);
-    s2 = madd(x, loadTail(k2 + i, left, 0), s2);
-    s3 = madd(x, loadTail(k3 + i, left, 0), s3);
+    const at = i >> shift;
+    s0 = madd(x, rawTail<K>(k0 + at, left), s0);
+    s1 = madd(x, rawTail<K>(k1 + at, left), s1);
+    s2 = madd(x, rawTail<K>(k2 + at, left), s2);
+    s3 = madd(x, rawTail<K>(k3 + at, left), s3);
   }
   const s01 = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
   const s23 = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
   return f32x4.add(v128.shuffle<f64>(s01, s23, 0, 2), v128.shuffle<f64>(s01, s23, 1, 3));
 }
 
+/** A weight in every lane, as the values want it. */
+// @ts-ignore: decorator
+@inline
+function weight4<K>(p: usize): v128 {
+  const weight = v128.load_splat<f32>(p);
+  return sizeof<K>() == 4 ? weight : f32x4.mul(weight, splat(WEIGHT_SCALE));
+}
+
 /** out = out · kept + Σ weights · values over `keys` rows of values, a few columns at a time held in registers. */
 // @ts-ignore: decorator
 @inline
-function addValues(out: usize, weights: usize, v: usize, kvRow: usize, keys: i32, head_dim: i32, kept: f32): void {
+function addValues<K>(out: usize, weights: usize, v: usize, kvRow: usize, keys: i32, head_dim: i32, kept: f32): void {
   const end = weights + (<usize>keys << 2);
   const kept4 = splat(kept);
+  const vector: usize = 4 * sizeof<K>();
   for (; head_dim >= 16; head_dim -= 16) {
     let o0 = f32x4.mul(kept4, v128.load(out));
     let o1 = f32x4.mul(kept4, v128.load(out, 16));
@@ -165,11 +223,11 @@ function addValues(out: usize, weights: usize, v: usize, kvRow: usize, keys: i32
     let o3 = f32x4.mul(kept4, v128.load(out, 48));
     let value = v;
     for (let p = weights; p < end; p += 4) {
-      const p4 = v128.load_splat<f32>(p);
-      o0 = madd(p4, v128.load(value), o0);
-      o1 = madd(p4, v128.load(value, 16), o1);
-      o2 = madd(p4, v128.load(value, 32), o2);
-      o3 = madd(p4, v128.load(value, 48), o3);
+      const p4 = weight4<K>(p);
+      o0 = madd(p4, raw4<K>(value), o0);
+      o1 = madd(p4, raw4<K>(value + vector), o1);
+      o2 = madd(p4, raw4<K>(value + 2 * vector), o2);
+      o3 = madd(p4, raw4<K>(value + 3 * vector), o3);
       value += kvRow;
     }
     v128.store(out, o0);
@@ -177,37 +235,45 @@ function addValues(out: usize, weights: usize, v: usize, kvRow: usize, keys: i32
     v128.store(out, o2, 32);
     v128.store(out, o3, 48);
     out += 64;
-    v += 64;
+    v += 4 * vector;
   }
   for (; head_dim >= 4; head_dim -= 4) {
     let o = f32x4.mul(kept4, v128.load(out));
     let value = v;
     for (let p = weights; p < end; p += 4) {
-      o = madd(v128.load_splat<f32>(p), v128.load(value), o);
+      o = madd(weight4<K>(p), raw4<K>(value), o);
       value += kvRow;
     }
     v128.store(out, o);
     out += 16;
-    v += 16;
+    v += vector;
   }
   for (; head_dim > 0; head_dim--) {
     let o = kept * load<f32>(out);
     let value = v;
     for (let p = weights; p < end; p += 4) {
-      o += load<f32>(p) * load<f32>(value);
+      const weight = load<f32>(p);
+      o += (sizeof<K>() == 4 ? weight : weight * WEIGHT_SCALE) * raw1<K>(value);
       value += kvRow;
     }
     store<f32>(out, o);
     out += 4;
-    v += 4;
+    v += sizeof<K>();
   }
 }
 
 /** Few queries, as in decoding: no tile pays for itself, so scores are dot products along the head, four keys at once. */
-function attendRow(
+function attendRow<K>(
   out: usize, stat: usize, q: usize, k: usize, v: usize, kvRow: usize, first: i32, last: i32, head_dim: i32, scale: f32, c: usize,
 ): void {
   const bytes = <usize>head_dim << 2;
+  if (sizeof<K>() != 4) {
+    const scaled = scratch + TILE_ROW;
+    memory.copy(scaled, q, bytes);
+    scaleRow(scaled, head_dim, QUERY_SCALE);
+    q = scaled;
+    scale *= SCORE_SCALE;
+  }
   const scale4 = splat(scale);
   memory.fill(out, 0, bytes);
   let m: f32 = -Infinity;
@@ -220,7 +286,7 @@ function attendRow(
       const k1 = min(k0 + kvRow, end);
       const k2 = min(k1 + kvRow, end);
       const k3 = min(k2 + kvRow, end);
-      v128.store(scratch + (<usize>at << 2), f32x4.mul(scores4(q, k0, k1, k2, k3, bytes), scale4));
+      v128.store(scratch + (<usize>at << 2), f32x4.mul(scores4<K>(q, k0, k1, k2, k3, bytes), scale4));
       k0 += 4 * kvRow;
     }
     const width = keys + 15 & ~15;
@@ -230,38 +296,46 @@ function attendRow(
     const kept: f32 = j > first ? exp1(m - next, c) : 0;
     sum = sum * kept + terms;
     m = next;
-    addValues(out, scratch, v + <usize>j * kvRow, kvRow, keys, head_dim, kept);
+    addValues<K>(out, scratch, v + <usize>j * kvRow, kvRow, keys, head_dim, kept);
   }
   scaleRow(out, head_dim, 1 / sum);
   store<f32>(stat, m + log1(sum));
   store<f32>(stat, 0, 4);
 }
 
-/**
- * out (batch, q_len, heads, head_dim) = softmax(scale · q · kᵀ) · v, query t at position kv_len - q_len + t.
- * k, v: (batch, kv_rows, kv_heads, head_dim), of which the first kv_len rows are used. window: keys seen, the
- * position's own included; 0 for all. stats (batch, heads, q_len, 2): log-sum-exp, and room for the backward.
- * Range: batch · kv_heads.
- */
-export function attention(
-  out: usize, stats: usize, q: usize, k: usize, v: usize,
-  batch: u32, q_len: u32, kv_len: u32, kv_rows: u32, heads: u32, kv_heads: u32, head_dim: u32, window: u32,
+/** The heads of a tile's keys or values as f32, `head` bytes apart: where they lie so, or are decoded to. */
+// @ts-ignore: decorator
+@inline
+function tileOf<K>(from: usize, kvRow: usize, keys: i32, head_dim: i32, decoded: usize): usize {
+  if (sizeof<K>() == 4) return from;
+  const head = <usize>head_dim << 2;
+  for (let r = 0; r < keys; r++) decode(decoded + <usize>r * head, from + <usize>r * kvRow, head_dim, F16);
+  return decoded;
+}
+
+/** `attention` over keys and values of type K. */
+function attend<K>(
+  out: usize, stats: usize, q: usize, k: usize, v: usize, positions: usize,
+  q_len: u32, kv_len: u32, kv_rows: u32, heads: u32, kv_heads: u32, head_dim: u32, window: u32,
   scale: f32, begin: u32, end: u32,
 ): void {
   const group = heads / kv_heads;
   const head = <usize>head_dim << 2;
   const qRow = <usize>heads * head;
-  const kvRow = <usize>kv_heads * head;
-  const offset = <i32>kv_len - <i32>q_len;
+  const kvHeadBytes = <usize>head_dim * sizeof<K>();
+  const kvRow = <usize>kv_heads * kvHeadBytes;
   const keysT = scratch;
   const scores = keysT + <usize>KEYS * head;
+  const decoded = scores + TILE_BYTES;
   const zeros = zeroRow(KEYS);
   const c = expConstants();
 
   for (let index = begin; index < end; index++) {
     const b = index / kv_heads;
     const kvHead = index - b * kv_heads;
-    const kvStart = (<usize>b * kv_rows * kv_heads + kvHead) * head;
+    const kvStart = (<usize>b * kv_rows * kv_heads + kvHead) * kvHeadBytes;
+    const offset = <i32>(positions ? load<u32>(positions + (<usize>b << 2)) : kv_len - q_len);
+    const length = offset + <i32>q_len;
     const firstHead = kvHead * group;
 
     if (q_len < 4) {
@@ -269,7 +343,7 @@ export function attention(
         for (let t: u32 = 0; t < q_len; t++) {
           const p = offset + <i32>t;
           const at = ((<usize>b * q_len + t) * heads + h) * head;
-          attendRow(
+          attendRow<K>(
             out + at, stats + ((<usize>b * heads + h) * q_len + t << 3), q + at, k + kvStart, v + kvStart, kvRow,
             firstKey(p, 0, window), p + 1, head_dim, scale, c,
           );
@@ -286,11 +360,12 @@ export function attention(
         memory.fill(out + ((<usize>b * q_len + t) * heads + h) * head, 0, head);
       }
     }
-    for (let key = 0; key < <i32>kv_len; key += KEYS) {
-      const keys = min(KEYS, <i32>kv_len - key);
-      const kTile = k + kvStart + <usize>key * kvRow;
-      const vTile = v + kvStart + <usize>key * kvRow;
-      pack(keysT, kTile, 4, kvRow, head_dim, keys);
+    const tileRow = sizeof<K>() == 4 ? kvRow : head;
+    for (let key = 0; key < length; key += KEYS) {
+      const keys = min(KEYS, length - key);
+      const start = kvStart + <usize>key * kvRow;
+      pack(keysT, tileOf<K>(k + start, kvRow, keys, head_dim, decoded), 4, tileRow, head_dim, keys);
+      const vTile = tileOf<K>(v + start, kvRow, keys, head_dim, decoded);
       for (let h = firstHead; h < firstHead + group; h++) {
         const stat = stats + ((<usize>b * heads + h) * q_len << 3);
         for (let t = max(0, key - offset); t < <i32>q_len; t += QUERIES) {
@@ -311,7 +386,7 @@ export function attention(
               maskRow(row, width, 0, 0, 0);
             }
           }
-          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, 0, vTile, kvRow, rows, seen, head_dim, 1);
+          gemm(out + at, qRow, out + at, qRow, scores, TILE_ROW, 4, 0, vTile, tileRow, rows, seen, head_dim, 1);
         }
       }
     }
@@ -324,6 +399,26 @@ export function attention(
         store<f32>(stat + (<usize>t << 3), 0, 4);
       }
     }
+  }
+}
+
+/**
+ * out (batch, q_len, heads, head_dim) = softmax(scale · q · kᵀ) · v, query t at position kv_len - q_len + t, or at
+ * positions[b] + t in sequence b where there are such (batch). k, v: (batch, kv_rows, kv_heads, head_dim), of which
+ * the rows up to the last query's position are used, at most kv_len; f32, or f16 where kv_type says so. window: keys
+ * seen, the position's own included; 0 for all. stats (batch, heads, q_len, 2): log-sum-exp, and room for the
+ * backward. Range: batch · kv_heads.
+ */
+export function attention(
+  out: usize, stats: usize, q: usize, k: usize, v: usize, positions: usize,
+  batch: u32, q_len: u32, kv_len: u32, kv_rows: u32, heads: u32, kv_heads: u32, head_dim: u32, window: u32,
+  kv_type: u32, has_positions: u32, scale: f32, begin: u32, end: u32,
+): void {
+  const at = has_positions ? positions : 0;
+  if (kv_type == F16) {
+    attend<u16>(out, stats, q, k, v, at, q_len, kv_len, kv_rows, heads, kv_heads, head_dim, window, scale, begin, end);
+  } else {
+    attend<f32>(out, stats, q, k, v, at, q_len, kv_len, kv_rows, heads, kv_heads, head_dim, window, scale, begin, end);
   }
 }
 

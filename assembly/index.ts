@@ -9,6 +9,7 @@ export { softmax, softmax_backward } from "./softmax";
 export {
   layernorm, layernorm_backward, layernorm_backward_weight, rmsnorm, rmsnorm_backward, rmsnorm_backward_weight,
 } from "./norm";
+export { kv_append } from "./cache";
 export { rope } from "./rope";
 export { gelu, gelu_backward, swiglu, swiglu_backward } from "./activation";
 export { embedding, embedding_backward } from "./embedding";

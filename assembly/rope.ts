@@ -39,20 +39,22 @@ function rotatePairs(x: usize, cos: usize, sin: usize, half: u32, sign: f32): vo
 }
 
 /**
- * Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions,
- * `position` being that of the first row; with `inverse` it turns back. cos, sin: tables (positions, rotary_dim / 2).
- * Range: batch · seq.
+ * Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions, those
+ * of the first rows being `position`, or positions[b] where there are such (batch); with `inverse` it turns back.
+ * cos, sin: tables (positions, rotary_dim / 2). Range: batch · seq.
  */
 export function rope(
-  x: usize, cos: usize, sin: usize,
+  x: usize, cos: usize, sin: usize, positions: usize,
   batch: u32, seq: u32, heads: u32, head_dim: u32, rotary_dim: u32, position: u32, interleaved: u32, inverse: u32,
-  begin: u32, end: u32,
+  has_positions: u32, begin: u32, end: u32,
 ): void {
   const half = rotary_dim >> 1;
   const head = <usize>head_dim << 2;
   const sign: f32 = inverse ? -1 : 1;
   for (let row = begin; row < end; row++) {
-    const angle = <usize>(position + row % seq) * half << 2;
+    const b = row / seq;
+    const first = has_positions ? load<u32>(positions + (<usize>b << 2)) : position;
+    const angle = <usize>(first + row - b * seq) * half << 2;
     let at = x + <usize>row * heads * head;
     for (let h: u32 = 0; h < heads; h++) {
       if (interleaved) rotatePairs(at, cos + angle, sin + angle, half, sign);

@@ -1,6 +1,7 @@
-// Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions,
-// `position` being that of the first row; with `inverse` it turns back. cos and sin are tables (positions,
-// rotary_dim / 2). A thread turns one pair of numbers: (i, i + half), or (2i, 2i + 1) if interleaved.
+// Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions, those
+// of the first rows being `position`, or positions[b] where there are such (batch); with `inverse` it turns back. cos
+// and sin are tables (positions, rotary_dim / 2). A thread turns one pair of numbers: (i, i + half), or (2i, 2i + 1) if
+// interleaved.
 
 struct Params {
   batch: u32,
@@ -11,12 +12,14 @@ struct Params {
   position: u32,
   interleaved: u32,
   inverse: u32,
+  has_positions: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> cos: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sin: array<f32>;
-@group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read_write> positions: array<u32>;
+@group(0) @binding(4) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
 fn main(
@@ -30,7 +33,9 @@ fn main(
   let pair = i % half;
   let row = i / half / params.heads;
   let start = i / half * params.head_dim;
-  let angle = (params.position + row % params.seq) * half + pair;
+  var position = params.position;
+  if (params.has_positions != 0u) { position = positions[row / params.seq]; }
+  let angle = (position + row % params.seq) * half + pair;
   let first = start + select(pair, 2u * pair, params.interleaved != 0u);
   let second = first + select(half, 1u, params.interleaved != 0u);
   let c = cos[angle];

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { type Decision, parseDecision } from "../flag/decision.js";
 import { type GenerateOptions, type GenerateStep, generate } from "../flag/generate.js";
 import { type Policy, parsePolicy } from "../flag/policy.js";
+import type { Message } from "../tokenizer.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, idList, integer, number, parsed } from "./options.js";
 import { coloured, flagMark, jsonLine } from "./terminal.js";
@@ -9,6 +10,8 @@ import { coloured, flagMark, jsonLine } from "./terminal.js";
 interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string;
   readonly ids?: number[];
+  readonly chat: boolean;
+  readonly system?: string;
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topK: number;
@@ -29,6 +32,8 @@ export function generateCommand(root: Command): Command {
     .addOption(dtypeOption())
     .option("--prompt <text>", "what to continue; a BOS is put first where the model has one")
     .option("--ids <list>", "token ids to continue, taken as they are", idList)
+    .option("--chat", "the prompt is a user's message: lay it out in the model's chat template", false)
+    .option("--system <text>", "a system message before it; implies --chat")
     .option("--max-tokens <n>", "most new tokens", integer(0), 256)
     .option("--temperature <t>", "0 takes the likeliest token", number(0), 0)
     .option("--top-k <n>", "draw from this many of the likeliest; 0 for all", integer(0), 0)
@@ -51,6 +56,9 @@ async function run(options: GenerateCommandOptions): Promise<void> {
   if ((options.prompt === undefined) === (options.ids === undefined)) {
     throw new RangeError("generate takes either --prompt or --ids");
   }
+  const isChat = options.chat || options.system !== undefined;
+  if (isChat && options.ids)
+    throw new RangeError("--ids are taken as they are: leave --chat and --system out");
   await withModel(options, async ({ model, flagged }) => {
     if (options.ids) expectIds(options.ids, model, flagged);
     const settings: GenerateOptions = {
@@ -63,7 +71,10 @@ async function run(options: GenerateCommandOptions): Promise<void> {
       ...(options.policy === undefined ? {} : { policy: options.policy }),
       ...(options.decision === undefined ? {} : { decision: options.decision }),
     };
-    for await (const step of generate(flagged ?? model, options.ids ?? options.prompt ?? "", settings)) {
+    if (isChat && !model.tokenizer?.chat) throw new RangeError("--chat: the model has no chat template");
+    const { prompt: text = "", system } = options;
+    const prompt = isChat ? messagesOf(text, system) : text;
+    for await (const step of generate(flagged ?? model, options.ids ?? prompt, settings)) {
       if (options.json) {
         if (step.done) jsonLine({ done: true, ...step.done });
         else jsonLine(tokenLine(step));
@@ -79,6 +90,11 @@ async function run(options: GenerateCommandOptions): Promise<void> {
         process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
     }
   });
+}
+
+function messagesOf(content: string, system: string | undefined): Message[] {
+  const user = { role: "user", content };
+  return system === undefined ? [user] : [{ role: "system", content: system }, user];
 }
 
 /** A step as `--json` prints it. */

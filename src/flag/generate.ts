@@ -2,7 +2,7 @@ import { type DecodeStep, decode } from "../generate/decode.js";
 import { GREEDY, type SamplingOptions } from "../generate/sample.js";
 import { Model } from "../model/model.js";
 import { Random } from "../random.js";
-import { StreamDecoder } from "../tokenizer.js";
+import { applyChat, type Message, StreamDecoder } from "../tokenizer.js";
 import type { Decision } from "./decision.js";
 import { type FlagNotes, flagMonitor } from "./monitor.js";
 import type { Policy } from "./policy.js";
@@ -56,18 +56,20 @@ export interface GenerateResult {
 /**
  * Generates a continuation, a token at a time; the last step carries the result. P(flag) is read from the raw
  * logits, before temperature, top-k and top-p.
- * @param prompt text (a BOS is put first where the model has one) or ids, taken as they are
- * @throws RangeError for an option out of its range, or text for a model without a tokenizer
+ * @param prompt text (a BOS is put first where the model has one), a conversation in the model's chat template, or
+ * ids, taken as they are
+ * @throws RangeError for an option out of its range, text for a model without a tokenizer, or messages for one without
+ * a chat template; FormatError where the template refuses the messages
  */
 export async function* generate(
   target: FlaggedModel | Model,
-  prompt: string | readonly number[],
+  prompt: string | readonly number[] | readonly Message[],
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerateStep, void> {
   const flagged = target instanceof FlaggedModel ? target : undefined;
   const model = target instanceof Model ? target : target.model;
   const { tokenizer } = model;
-  const ids = typeof prompt === "string" ? encodePrompt(model, prompt) : prompt;
+  const ids = isIds(prompt) ? prompt : encodePrompt(model, prompt);
   const policy = options.policy ?? { kind: "stop" };
   const steps = decode(model, ids, {
     sampling: { ...GREEDY, ...definedOnly(options) },
@@ -135,11 +137,19 @@ function endEvent(step: Extract<DecodeStep, { kind: "end" }>, raised: boolean): 
   return raised ? "flag" : undefined;
 }
 
-/** Text as ids, a BOS first where the tokenizer puts one. Special tokens in the text stay text. */
-export function encodePrompt(model: Model, text: string): number[] {
+function isIds(prompt: string | readonly number[] | readonly Message[]): prompt is readonly number[] {
+  return typeof prompt !== "string" && prompt.every((item) => typeof item === "number");
+}
+
+/**
+ * Text as ids, a BOS first where the tokenizer puts one, or messages in the model's chat template. Names of special
+ * tokens in them stay text.
+ */
+export function encodePrompt(model: Model, prompt: string | readonly Message[]): number[] {
   const { tokenizer } = model;
   if (!tokenizer) throw new RangeError("prompt: the model has no tokenizer; give ids");
-  return [...(tokenizer.bosId === null ? [] : [tokenizer.bosId]), ...tokenizer.encode(text)];
+  if (typeof prompt !== "string") return applyChat(tokenizer, prompt);
+  return [...(tokenizer.bosId === null ? [] : [tokenizer.bosId]), ...tokenizer.encode(prompt)];
 }
 
 function definedOnly({ temperature, topK, topP }: Partial<SamplingOptions>): Partial<SamplingOptions> {

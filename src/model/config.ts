@@ -145,15 +145,20 @@ export function weightShapes(config: ModelConfig): Map<string, readonly number[]
 /**
  * What each weight is stored as where the model is to be stored as `dtype`: the matrices of linear layers, the
  * embedding and the head; f16 where their rows are not whole blocks of it. Norms, biases and positions stay f32.
+ * @param dtype one type for all, or that of the matrix with this name
  */
-export function weightTypes(config: ModelConfig, dtype: WeightType): Map<string, WeightType> {
+export function weightTypes(
+  config: ModelConfig,
+  dtype: WeightType | ((name: string) => WeightType),
+): Map<string, WeightType> {
   const matrices = ["embed", ...(config.tied ? [] : ["head"]), ...linearLayers(config)];
   const shapes = weightShapes(config);
   return new Map(
     matrices.map((matrix) => {
       const name = `${matrix}.weight`;
       const [, cols = 0] = shapes.get(name) ?? [];
-      return [name, cols % blockOf(dtype) === 0 ? dtype : "f16"];
+      const wanted = typeof dtype === "function" ? dtype(name) : dtype;
+      return [name, cols % blockOf(wanted) === 0 ? wanted : "f16"];
     }),
   );
 }

@@ -10,13 +10,14 @@ import { rope } from "../ops/rope.js";
 import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
+import { transfer } from "../ops/transfer.js";
 import { view } from "../ops/view.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
 import { type ModelConfig, windowOf } from "./config.js";
 import type { KVCache } from "./kv-cache.js";
 import { adaptedLinear, type Overlay, weightUnder } from "./lora.js";
-import type { Model } from "./model.js";
+import type { Model, Stretch } from "./model.js";
 import { passTables } from "./rope-tables.js";
 
 /** What a pass runs with besides the model. */
@@ -27,6 +28,11 @@ export interface ForwardOptions {
   readonly overlay?: Overlay | undefined;
   /** Keys and values of the positions before these ids; the new ones are appended. It holds `batch` sequences. */
   readonly cache?: KVCache;
+  /**
+   * How many of the ids of each sequence count, the others being padding on the right: the cache keeps so many, and
+   * the next ids of each go on behind its own. All by default.
+   */
+  readonly counts?: readonly number[];
   /**
    * How long the sequences are to be of which this pass is a part: LongRoPE and dynamic scaling choose frequencies by
    * it. What the pass reaches where nothing is said.
@@ -56,7 +62,7 @@ export function forward(
   ids: ArrayLike<number>,
   options: ForwardOptions = {},
 ): Tensor {
-  const { batch = 1, overlay, cache, perturbation } = options;
+  const { batch = 1, overlay, cache, counts, perturbation } = options;
   const { config } = model;
   const length = ids.length / batch;
   const position = cache?.length ?? 0;
@@ -65,37 +71,66 @@ export function forward(
   }
   if (cache && batch !== cache.batch)
     throw new RangeError(`forward: the cache holds ${cache.batch} sequences, got a batch of ${batch}`);
+  if (
+    counts &&
+    (counts.length !== batch || counts.some((n) => !(Number.isInteger(n) && n >= 0 && n <= length)))
+  ) {
+    throw new RangeError(`forward: counts must be ${batch} integers from 0 to ${length}, got ${counts}`);
+  }
   if (position + length > config.contextLength) {
     throw new RangeError(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
     );
   }
+  cache?.reserve(length, (layer) => model.homeOf(layer));
+  const starts = cache?.lengths ?? [];
+  const positions = starts.some((start) => start !== position)
+    ? tape.from(Uint32Array.from(starts))
+    : undefined;
   const sequenceLength = Math.max(options.sequenceLength ?? 0, position + length);
-  const place: Place = { batch, length, position, sequenceLength, cache, overlay };
-
-  if (cache && position + length > cache.capacity) {
-    throw new RangeError(`forward: ${position + length} positions, but the cache holds ${cache.capacity}`);
-  }
+  const place: Place = { batch, length, position, positions, sequenceLength, cache, overlay };
 
   let x = embed(tape, model, ids, place);
   if (perturbation) {
     expectShape("forward", "perturbation", perturbation, x.shape);
     x = add(tape, x, perturbation);
   }
-  for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
-    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
-  }
-  cache?.advance(length);
+  for (const stretch of model.stretches) x = runStretch(tape, model, stretch, x, place);
+  cache?.advance(counts ?? length);
   return norm(tape, model, overlay, "norm", x);
+}
+
+/** Runs layers in their memory; the residual stream goes there and comes back. */
+function runStretch(tape: Tape, model: Model, stretch: Stretch, x: Tensor, place: Place): Tensor {
+  const { backend } = stretch;
+  if (backend === model.backend) return runLayers(tape, model, stretch, x, place);
+  const input = transfer(tape, x, backend);
+  const positions = place.positions && transfer(tape, place.positions, backend);
+  const there = { ...place, positions };
+  return transfer(
+    tape,
+    tape.on(backend, () => runLayers(tape, model, stretch, input, there)),
+    x.backend,
+  );
+}
+
+function runLayers(tape: Tape, model: Model, { first, end }: Stretch, input: Tensor, place: Place): Tensor {
+  let x = input;
+  for (let layer = first; layer < end; layer++) {
+    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
+    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, place.overlay));
+  }
+  return x;
 }
 
 /** Where a pass stands. */
 interface Place {
   readonly batch: number;
   readonly length: number;
-  /** Of the first id. */
+  /** Of the first id: of the longest sequence where a cache holds them at different lengths. */
   readonly position: number;
+  /** That of each sequence, u32 (batch), where they differ. */
+  readonly positions: Tensor | undefined;
   readonly sequenceLength: number;
   readonly cache: KVCache | undefined;
   readonly overlay: Overlay | undefined;
@@ -135,7 +170,11 @@ function embed(tape: Tape, model: Model, ids: ArrayLike<number>, place: Place): 
   let x = embedding(tape, weightUnder(model, place.overlay, "embed.weight"), idTensor);
   if (rows) x = embedding(tape, rows.input, idTensor, { first: config.vocabSize, into: x });
   if (config.position.kind === "learned") {
-    const positions = Uint32Array.from(ids, (_, i) => place.position + (i % place.length));
+    const starts = place.cache?.lengths;
+    const positions = Uint32Array.from(
+      ids,
+      (_, i) => (starts?.[Math.floor(i / place.length)] ?? place.position) + (i % place.length),
+    );
     x = add(
       tape,
       x,
@@ -154,7 +193,7 @@ function norm(tape: Tape, model: Model, overlay: Overlay | undefined, name: stri
 /** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
-  const { batch, length, position, sequenceLength, cache, overlay } = place;
+  const { batch, length, position, positions, sequenceLength, cache, overlay } = place;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.attention_norm`, x);
   const projected = projections(tape, model, name, normed, overlay);
@@ -167,15 +206,14 @@ function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place
   }
   if (config.position.kind === "rope") {
     // Keys in a cache stay as they were turned, even where this sequence is long enough for other frequencies.
-    const { cos, sin, first } = passTables(tape, model, position, length, sequenceLength);
-    q = rope(tape, q, cos, sin, { position: position - first });
-    k = rope(tape, k, cos, sin, { position: position - first });
+    const from = positions ? 0 : position;
+    const { cos, sin, first } = passTables(tape, model, from, position + length - from, sequenceLength);
+    q = rope(tape, q, cos, sin, { position: position - first, positions });
+    k = rope(tape, k, cos, sin, { position: position - first, positions });
   }
-  if (cache) ({ k, v } = cache.append(layer, k, v));
-  const mixed = attention(tape, q, k, v, {
-    window: windowOf(config, layer),
-    kvLength: position + length,
-  });
+  if (cache) ({ k, v } = cache.append(tape, layer, k, v, positions));
+  const kvLength = position + length;
+  const mixed = attention(tape, q, k, v, { window: windowOf(config, layer), kvLength, positions });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
   return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }

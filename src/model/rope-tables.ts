@@ -41,7 +41,7 @@ export class RopeTables {
   readonly sin: Tensor;
 
   constructor(
-    backend: Backend,
+    readonly backend: Backend,
     config: ModelConfig,
     readonly length: number,
   ) {
@@ -87,7 +87,7 @@ export function passTables(
   const { config } = model;
   const { scaling } = rotaryOf(config);
   if (scaling.kind !== "dynamic" || length <= scaling.originalContextLength) {
-    const { cos, sin } = model.ropeTables(length);
+    const { cos, sin } = model.ropeTables(length, tape.backend);
     return { cos, sin, first: 0 };
   }
   const { shape, cos, sin } = ropeValues(config, position, rows, length);

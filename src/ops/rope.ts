@@ -7,8 +7,18 @@ import { passOn } from "./view.js";
 export const ropeKernel = kernel({
   name: "rope",
   writes: ["x"],
-  reads: ["cos", "sin"],
-  dims: ["batch", "seq", "heads", "head_dim", "rotary_dim", "position", "interleaved", "inverse"],
+  reads: ["cos", "sin", "positions?"],
+  dims: [
+    "batch",
+    "seq",
+    "heads",
+    "head_dim",
+    "rotary_dim",
+    "position",
+    "interleaved",
+    "inverse",
+    "has_positions",
+  ],
   range: ({ batch, seq }) => batch * seq,
   grid: ({ batch, seq, heads, rotary_dim }) =>
     linearGrid(Math.ceil((batch * seq * heads * rotary_dim) / 512)),
@@ -18,6 +28,8 @@ export const ropeKernel = kernel({
 export interface RopeOptions {
   /** Position of the first row of every batch element; 0 by default. */
   readonly position?: number;
+  /** The same for each of them: u32 (batch), whose rows the tables must have, which the caller checks. */
+  readonly positions?: Tensor | undefined;
   /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + rotary_dim / 2), as in Hugging Face's models. */
   readonly interleaved?: boolean;
 }
@@ -33,14 +45,18 @@ export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: R
   const [batch = 0, seq = 0, heads = 0, head_dim = 0] = x.shape;
   if (head_dim % 2 !== 0) throw new RangeError(`rope: head_dim of x ${formatShape(x.shape)} must be even`);
   expectTensor("rope", "cos", cos, "f32", 2);
-  const positions = cos.shape[0] ?? 0;
+  const length = cos.shape[0] ?? 0;
   const rotary_dim = 2 * (cos.shape[1] ?? 0);
-  if (rotary_dim > head_dim) expectShape("rope", "cos", cos, [positions, head_dim / 2]);
+  if (rotary_dim > head_dim) expectShape("rope", "cos", cos, [length, head_dim / 2]);
   expectShape("rope", "sin", sin, cos.shape);
   const position = options.position ?? 0;
-  expectInteger("rope", "position", position, 0, positions - seq);
-  const interleaved = options.interleaved ? 1 : 0;
-  const args = { cos, sin, batch, seq, heads, head_dim, rotary_dim, position, interleaved };
+  expectInteger("rope", "position", position, 0, length - seq);
+  const { positions } = options;
+  if (positions) expectShape("rope", "positions", positions, [batch], "u32");
+  const args = {
+    ...{ cos, sin, positions: positions ?? null, batch, seq, heads, head_dim, rotary_dim, position },
+    ...{ interleaved: options.interleaved ? 1 : 0, has_positions: positions ? 1 : 0 },
+  };
   tape.run(ropeKernel, { x, ...args, inverse: 0 });
   const out = x.reshape(x.shape);
   return tape.record(out, [x], () => {

@@ -1,5 +1,5 @@
 import { attention } from "../../src/ops/attention.js";
-import { type CaseOptions, frozen, Nd, type OpCase, opCase, trainable } from "./case.js";
+import { type CaseOptions, frozen, ids, Nd, type OpCase, opCase, stored, trainable } from "./case.js";
 
 interface Shape {
   readonly batch?: number;
@@ -15,10 +15,15 @@ interface Shape {
   readonly scale?: number;
   /** Standard deviation of q. */
   readonly spread?: number;
+  /** Where the first query of each sequence stands; the last at the last key by default. */
+  readonly positions?: readonly number[];
 }
 
 /** Softmax over the visible keys, query by query. */
-function reference({ q, k, v }: Record<"q" | "k" | "v", Nd>, { kv, window = 0, scale }: Shape): Nd {
+function reference(
+  { q, k, v }: Record<"q" | "k" | "v", Nd>,
+  { kv, window = 0, scale, positions }: Shape,
+): Nd {
   const [batch = 0, queries = 0, heads = 0, dim = 0] = q.shape;
   const [, rows = 0, kvHeads = 1] = k.shape;
   const factor = scale ?? 1 / Math.sqrt(dim);
@@ -27,7 +32,7 @@ function reference({ q, k, v }: Record<"q" | "k" | "v", Nd>, { kv, window = 0, s
     for (let h = 0; h < heads; h++) {
       const g = Math.floor((h * kvHeads) / heads);
       for (let t = 0; t < queries; t++) {
-        const position = (kv ?? rows) - queries + t;
+        const position = (positions?.[b] ?? (kv ?? rows) - queries) + t;
         const first = window > 0 ? Math.max(0, position - window + 1) : 0;
         const scores: number[] = [];
         for (let j = first; j <= position; j++) {
@@ -91,6 +96,44 @@ function attentionCase(shape: Shape, extra: CaseOptions = {}): OpCase {
   });
 }
 
+/**
+ * Over a cache: keys and values of f16 or f32, and sequences that stand at different positions. What lies behind them
+ * is no part of any of them; it is as large as nothing else, where NaN cannot be stored.
+ */
+function cachedCase(shape: Shape & { readonly batch: number }, dtype: "f16" | "f32"): OpCase {
+  const { batch, q, kv = q, rows = kv, heads = 1, kvHeads = heads, dim, window, positions } = shape;
+  const each = rows * kvHeads * dim;
+  const cache = (values: Nd) => {
+    const spare = values.map((value, i) => {
+      const row = Math.floor((i % each) / (kvHeads * dim));
+      return row < (positions?.[Math.floor(i / each)] ?? kv - q) + q ? value : 6e4;
+    });
+    return dtype === "f16" ? stored(spare, "f16") : frozen(spare);
+  };
+  return opCase({
+    name: `${q} queries, ${kv} keys of ${dtype}, cache of ${rows}, ${heads}/${kvHeads} heads of ${dim}${
+      positions ? `, from ${positions}` : ""
+    }${window ? `, window ${window}` : ""}`,
+    inputs: (random) => ({
+      q: frozen(random.normal([batch, q, heads, dim])),
+      k: cache(random.normal([batch, rows, kvHeads, dim])),
+      v: cache(random.normal([batch, rows, kvHeads, dim])),
+      starts: ids(positions ?? Array(batch).fill(kv - q)),
+    }),
+    run: (tape, x) =>
+      attention(tape, x.q, x.k, x.v, {
+        kvLength: kv,
+        positions: positions && x.starts,
+        ...(window && { window }),
+      }),
+    reference: (x) => reference(x, { ...shape, kv }),
+    ...(dtype === "f16" && { tolerance: HALVES }),
+  });
+}
+
+/** WebGPU may take subnormal halves for 0: 6e-5 of a value or key of 1, of which one in 10,000 is. */
+const HALVES = { forward: { relative: 2e-6, absolute: 1e-5 } };
+
 /** A score of 1e4 has an error of 1e-3 in f32, and its exponential the same as a relative one. */
 const HUGE_SCORES = { forward: { relative: 1e-2, absolute: 1e-2 } };
 
@@ -139,6 +182,19 @@ export const attentionCases = [
     attentionCase({ q, kv: 75, dim: 16, spread: 1e4 }, { samples: 0, tolerance: HUGE_SCORES }),
   ),
   attentionCase({ q: 6, dim: 4, spread: 0 }),
+  // Decoding and tiles, over and beside whole tiles of keys and whole vectors of a head.
+  ...(["f16", "f32"] as const).flatMap((dtype) => [
+    ...[2, 6, 8, 18, 64, 256].map((dim) => cachedCase({ batch: 1, q: 1, kv: 70, rows: 72, dim }, dtype)),
+    cachedCase({ batch: 2, q: 3, kv: 130, heads: 4, kvHeads: 2, dim: 12 }, dtype),
+    cachedCase({ batch: 2, q: 67, kv: 131, rows: 140, heads: 4, kvHeads: 2, dim: 10 }, dtype),
+    cachedCase({ batch: 1, q: 20, kv: 90, heads: 2, dim: 8, window: 33 }, dtype),
+    cachedCase({ batch: 3, q: 1, kv: 68, heads: 6, kvHeads: 2, dim: 8, positions: [0, 63, 67] }, dtype),
+    cachedCase(
+      { batch: 3, q: 5, kv: 75, rows: 80, heads: 4, kvHeads: 1, dim: 6, positions: [70, 0, 31], window: 7 },
+      dtype,
+    ),
+    cachedCase({ batch: 2, q: 40, kv: 100, rows: 100, heads: 2, dim: 4, positions: [3, 60] }, dtype),
+  ]),
   ...(["q", "k", "v"] as const).flatMap((operand) =>
     [Number.NaN, Number.POSITIVE_INFINITY].flatMap((value) =>
       [2, 6].map((q) => nonFinite(operand, value, q)),

@@ -11,6 +11,7 @@ import { embeddingQuantisedCases } from "./embedding-quantised.js";
 import { fillCases } from "./fill.js";
 import { geluCases } from "./gelu.js";
 import { klCases } from "./kl.js";
+import { kvAppendCases } from "./kv-append.js";
 import { layernormCases } from "./layernorm.js";
 import { linearQuantisedCases } from "./linear-quantised.js";
 import { matmulCases } from "./matmul.js";
@@ -36,6 +37,7 @@ export const cases: Readonly<Record<string, readonly OpCase[]>> = {
   rmsnorm: rmsnormCases,
   layernorm: layernormCases,
   rope: ropeCases,
+  kv_append: kvAppendCases,
   swiglu: swigluCases,
   gelu: geluCases,
   dropout: dropoutCases,

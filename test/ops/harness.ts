@@ -2,6 +2,7 @@
 
 import { expect } from "vitest";
 import type { Backend } from "../../src/backend.js";
+import { decode, isStorage } from "../../src/dtype.js";
 import { Tape } from "../../src/tape.js";
 import { Tensor } from "../../src/tensor.js";
 import { hostBytes, type Input, Nd, type OpCase, Random, type Tolerance, upload } from "./case.js";
@@ -176,12 +177,18 @@ function compare(worst: Worst, where: string, got: number, want: number, allowed
   worst.message = `${where}: got ${got}, expected ${want} ± ${allowed.toPrecision(2)}`;
 }
 
+/** What a tensor held, the values of a storage format decoded. */
+function valuesOf(snapshot: Snapshot, tensor: Tensor): Uint32Array | Float32Array {
+  if (isStorage(tensor.dtype)) return decode(tensor.dtype, snapshot.bytes(tensor));
+  const words = snapshot.words(tensor);
+  return tensor.dtype === "u32" ? words : new Float32Array(words.buffer, words.byteOffset, words.length);
+}
+
 function compareOutputs(worst: Worst, run: Run, { expected, bound }: Prepared, tolerance: Tolerance): void {
   for (const [name, out] of Object.entries(run.outputs)) {
     const want = expected[name];
     if (!want) throw new Error(`the reference has no '${name}'`);
-    const words = run.snapshot.words(out);
-    const got = out.dtype === "u32" ? words : new Float32Array(words.buffer, words.byteOffset, words.length);
+    const got = valuesOf(run.snapshot, out);
     const scale = out.dtype === "u32" ? 0 : rootMeanSquare(want.data);
     for (let i = 0; i < want.size; i++) {
       const value = Math.abs(want.flat(i)) > 3.4028235677973366e38 ? want.flat(i) * Infinity : want.flat(i);

@@ -80,20 +80,26 @@ async function training(backend) {
 }
 
 /**
- * Computes on an engine with that many threads, once all have come up, and disposes of it.
+ * Computes on an engine with that many threads, once all have come up, then on a second memory of it, and disposes of
+ * it.
  * @param keep leaves the engine as it is instead
  * @param expected threads that the engine must come to; it stays alone where this is 1
  * @param whileUp called before the engine is disposed of
  */
 export async function compute({ keep = false, ...options }, expected, whileUp = async () => {}) {
   const backend = await createBackend({ kind: "wasm", ...options });
-  while (backend.threadCount < expected) await new Promise((resolve) => setTimeout(resolve, 1));
-  const result = {
+  const whenUp = async () => {
+    while (backend.threadCount < expected) await new Promise((resolve) => setTimeout(resolve, 1));
+  };
+  await whenUp();
+  const computed = {
     product: await product(backend),
     attention: await attentionWithBackward(backend),
     training: await training(backend),
-    threads: backend.threadCount,
   };
+  const [, second] = backend.openMemories(2);
+  await whenUp();
+  const result = { ...computed, elsewhere: await product(second), threads: backend.threadCount };
   await whileUp(backend);
   if (!keep) backend.dispose();
   return { ...result, threadsAfter: backend.threadCount };
