@@ -334,6 +334,11 @@ describe("config.json", () => {
     [{ ...llamaJson, final_logit_softcapping: 30 }, /'final_logit_softcapping' of 30/],
     [{ ...llamaJson, num_experts: 8 }, /'num_experts' of 8/],
     [{ ...llamaJson, num_local_experts: 8 }, /'num_local_experts' of 8/],
+    [{ ...llamaJson, rope_interleaved: true }, /'rope_interleaved' of true/],
+    [
+      { ...llamaJson, rope_parameters: { full_attention: { rope_type: "default" } } },
+      /'rope_parameters\.full_attention'/,
+    ],
     [{ ...llamaJson, qk_layernorm: true }, /'qk_layernorm' of true/],
     [{ ...llamaJson, no_rope_layers: [0, 1] }, /'no_rope_layers' of \[0,1\]/],
     [{ ...llamaJson, quantization_config: { bits: 4 } }, /'quantization_config'/],
@@ -345,6 +350,27 @@ describe("config.json", () => {
   ])("what is not implemented is named (%#)", (fields, message) => {
     expect(() => parse(fields)).toThrow(UnsupportedError);
     expect(() => parse(fields)).toThrow(message);
+  });
+
+  test("fields that published files have besides", () => {
+    // Llama 3.2, SmolLM2, Phi-3.5, Phi-4 mini, Qwen2.5, GPT-2.
+    const llama = {
+      pretraining_tp: 1,
+      attention_dropout: 0,
+      initializer_range: 0.02,
+      torch_dtype: "bfloat16",
+    };
+    const smol = {
+      is_llama_config: true,
+      rope_interleaved: false,
+      "transformers.js_config": { dtype: "q4" },
+    };
+    expect(parse({ ...llamaJson, ...llama, ...smol })).toEqual(parse(llamaJson));
+    const phi = { auto_map: { AutoConfig: "x" }, attention_bias: false, embd_pdrop: 0, resid_pdrop: 0 };
+    const phi4 = { interpolate_factor: 1, full_attn_mod: 1, lm_head_bias: false, mlp_bias: false };
+    expect(parse({ ...phi3Json, ...phi, ...phi4 })).toEqual(parse(phi3Json));
+    const gpt2 = { n_ctx: 256, task_specific_params: {}, summary_type: "cls_index", attn_pdrop: 0.1 };
+    expect(parse({ ...gpt2Json, ...gpt2 })).toEqual(parse(gpt2Json));
   });
 
   test("fields of relatives that change nothing are passed over", () => {
