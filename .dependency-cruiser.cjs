@@ -2,7 +2,7 @@
 
 /** Lowest first: a layer may import its own files and those of the layers before it. */
 const LAYERS = [
-  ["errors", "^src/(errors|event-loop|tokenizer|random|half|quantise|dtype)\\.ts$"],
+  ["errors", "^src/(errors|event-loop|tokenizer|random|half|quantise|quantise-k|dtype)\\.ts$"],
   ["kernel", "^src/kernel\\.ts$"],
   ["backend", "^src/backend\\.ts$"],
   ["tensor", "^src/(tensor|tape)\\.ts$"],

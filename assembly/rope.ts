@@ -10,7 +10,7 @@ function rotate(x: usize, cos: f32, sin: f32, partner: usize): void {
   store<f32>(x + partner, b * cos + a * sin);
 }
 
-/** One head, half-split: pair i is (i, i + half). */
+/** The rotated numbers of a head, half-split: pair i is (i, i + half). */
 // @ts-ignore: decorator
 @inline
 function rotateHalves(x: usize, cos: usize, sin: usize, half: u32, sign: f32): void {
@@ -28,7 +28,7 @@ function rotateHalves(x: usize, cos: usize, sin: usize, half: u32, sign: f32): v
   for (; i < partner; i += 4) rotate(x + i, load<f32>(cos + i), sign * load<f32>(sin + i), partner);
 }
 
-/** One head, interleaved: pair i is (2i, 2i + 1). */
+/** The rotated numbers of a head, interleaved: pair i is (2i, 2i + 1). */
 // @ts-ignore: decorator
 @inline
 function rotatePairs(x: usize, cos: usize, sin: usize, half: u32, sign: f32): void {
@@ -39,16 +39,16 @@ function rotatePairs(x: usize, cos: usize, sin: usize, half: u32, sign: f32): vo
 }
 
 /**
- * Turns x (batch, seq, heads, head_dim) in place by its positions, those of the first rows being `position`, or
- * positions[b] where there are such (batch); with `inverse` it turns back. cos, sin: tables (positions, head_dim / 2).
- * Range: batch · seq.
+ * Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions, those
+ * of the first rows being `position`, or positions[b] where there are such (batch); with `inverse` it turns back.
+ * cos, sin: tables (positions, rotary_dim / 2). Range: batch · seq.
  */
 export function rope(
   x: usize, cos: usize, sin: usize, positions: usize,
-  batch: u32, seq: u32, heads: u32, head_dim: u32, position: u32, interleaved: u32, inverse: u32,
+  batch: u32, seq: u32, heads: u32, head_dim: u32, rotary_dim: u32, position: u32, interleaved: u32, inverse: u32,
   has_positions: u32, begin: u32, end: u32,
 ): void {
-  const half = head_dim >> 1;
+  const half = rotary_dim >> 1;
   const head = <usize>head_dim << 2;
   const sign: f32 = inverse ? -1 : 1;
   for (let row = begin; row < end; row++) {

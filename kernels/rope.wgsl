@@ -1,12 +1,14 @@
-// Turns x (batch, seq, heads, head_dim) in place by its positions, those of the first rows being `position`, or
-// positions[b] where there are such (batch); with `inverse` it turns back. cos and sin are tables (positions,
-// head_dim / 2). A thread turns one pair of numbers: (i, i + half), or (2i, 2i + 1) if interleaved.
+// Turns the first rotary_dim numbers of the heads of x (batch, seq, heads, head_dim) in place by their positions, those
+// of the first rows being `position`, or positions[b] where there are such (batch); with `inverse` it turns back. cos
+// and sin are tables (positions, rotary_dim / 2). A thread turns one pair of numbers: (i, i + half), or (2i, 2i + 1) if
+// interleaved.
 
 struct Params {
   batch: u32,
   seq: u32,
   heads: u32,
   head_dim: u32,
+  rotary_dim: u32,
   position: u32,
   interleaved: u32,
   inverse: u32,
@@ -26,7 +28,7 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let i = (group.x + group.y * groups.x) * 256u + lane;
-  let half = params.head_dim / 2u;
+  let half = params.rotary_dim / 2u;
   if (i >= params.batch * params.seq * params.heads * half) { return; }
   let pair = i % half;
   let row = i / half / params.heads;

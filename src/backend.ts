@@ -51,6 +51,18 @@ export class MemoryCount {
   }
 }
 
+/** What several backends hold together. */
+export function sumReports(reports: readonly MemoryReport[]): MemoryReport {
+  const sum = (of: (report: MemoryReport) => number) => reports.reduce((total, one) => total + of(one), 0);
+  const count = new MemoryCount();
+  for (const { uses } of reports)
+    for (const [use, bytes] of Object.entries(uses)) count.add(use as MemoryUse, bytes);
+  return count.report(
+    sum(({ scratch }) => scratch),
+    sum(({ reserved }) => reserved),
+  );
+}
+
 /**
  * A machine that runs kernels: allocate, write, dispatch, read. Dispatches run in the order of the calls; only
  * `read` and `synchronize` wait for them.
@@ -63,6 +75,8 @@ export interface Backend {
   readonly variant: "portable" | "revectorized";
   /** Largest block that `allocate` can return, in bytes. */
   readonly maxBlockBytes: number;
+  /** Bytes that its own memory can still hand out, where that is known. */
+  readonly room?: number;
 
   /** Reserves memory. Its content is undefined. `use` is what `memory` counts it as, activations by default. */
   allocate(byteLength: number, use?: MemoryUse): Block;
@@ -73,6 +87,11 @@ export interface Backend {
   extend(block: Block, byteLength: number): boolean;
   free(block: Block): void;
 
+  /**
+   * The bytes of a region themselves, where the host can reach them. Memory that is not shared takes its views with it
+   * when it grows: what waits for something must not hold one.
+   */
+  view?(region: Region): Uint8Array;
   /** Copies `data` to the start of the region. */
   write(region: Region, data: ArrayBufferView): void;
   /**
@@ -86,6 +105,14 @@ export interface Backend {
   dispatch<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void;
   /** Resolves when all work dispatched so far is done; rejects with the device's error if some of it failed. */
   synchronize(): Promise<void>;
+
+  /**
+   * Backends with a memory of their own, this one's first, that run on the same threads and end with it: for what is
+   * too much for one address space. A call's operands must all lie in one memory. Those that were opened before are
+   * given again, and `memory` counts them all. Not there where one backend reaches all the memory there is.
+   * @throws BackendError where the system gives no more
+   */
+  openMemories?(count: number): readonly Backend[];
 
   memory(): MemoryReport;
   dispose(): void;

@@ -12,6 +12,9 @@ export type WeightType = "f32" | StorageType;
 
 export const WEIGHT_TYPES: readonly WeightType[] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
 
+/** What the matrices of a model are to be kept as: one type for all, or each as it is stored. */
+export type KeptType = WeightType | "stored";
+
 interface Storage {
   /** Elements that are stored together; they lie along a row, which whole blocks fill. */
   readonly block: number;

@@ -2,7 +2,7 @@
 
 export type { Backend, MemoryReport, MemoryUse } from "./backend.js";
 export { type BackendOptions, createBackend } from "./backends/create.js";
-export type { DType, StorageType, WeightType } from "./dtype.js";
+export type { DType, KeptType, StorageType, WeightType } from "./dtype.js";
 export { BackendError, DivergenceError, FormatError, UnsupportedError } from "./errors.js";
 export {
   ATTACK_DEFAULTS,
@@ -22,6 +22,13 @@ export type { Calibration, CalibrationFit } from "./flag/calibration.js";
 export { type FlagSequence, type SequenceOptions, toSequence, usableSequences } from "./flag/data.js";
 export { type Decision, formatDecision, parseDecision } from "./flag/decision.js";
 export {
+  type ExportFiles,
+  type ExportFormat,
+  type ExportOptions,
+  exportFiles,
+  exportModel,
+} from "./flag/export.js";
+export {
   type BatchGenerateStep,
   type CommonGenerateOptions,
   createCache,
@@ -31,6 +38,7 @@ export {
   type GenerateStep,
   generate,
   generateBatch,
+  type Prompt,
 } from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
@@ -61,6 +69,7 @@ export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
 export type { DecodeStep, DrawOptions, FinishReason, Source } from "./generate/sequence.js";
 export { type Kernel, kernel } from "./kernel.js";
 export type { ModelConfig } from "./model/config.js";
+export type { LoadProgress } from "./model/fill-weights.js";
 export { type ForwardOptions, forward, head } from "./model/forward.js";
 export { type HeadInput, headCrossEntropy, headKl } from "./model/head-loss.js";
 export { initialise } from "./model/init.js";
@@ -88,7 +97,16 @@ export { view } from "./ops/view.js";
 export { Random } from "./random.js";
 export { Tape } from "./tape.js";
 export { Arena, Parameters, Tensor } from "./tensor.js";
-export { byteTokenizer, StreamDecoder, type Tokenizer } from "./tokenizer.js";
+export {
+  applyChat,
+  byteTokenizer,
+  type ChatOptions,
+  type ChatTemplate,
+  type EncodeOptions,
+  type Message,
+  StreamDecoder,
+  type Tokenizer,
+} from "./tokenizer.js";
 export type { BatchSource } from "./train/batches.js";
 export { Checkpoint, type CheckpointOptions, hasCheckpoint, removeCheckpoint } from "./train/checkpoint.js";
 export { digestOf, digestOfParameters, type Fact, type Fingerprint, factsOf } from "./train/fingerprint.js";

@@ -17,6 +17,8 @@ export const fill = kernel({
 
 /** One recorded step: how a gradient of its output becomes gradients of its inputs. */
 interface Entry {
+  /** In whose memory it happens. */
+  readonly backend: Backend;
   readonly output: Tensor;
   readonly inputs: readonly (Tensor | undefined)[];
   readonly backward: () => void;
@@ -47,7 +49,7 @@ export class Tape {
   #entries: Entry[] = [];
   /** Memory of a block's last gradient that nothing reads any more. */
   #spare: Tensor | undefined;
-  readonly backend: Backend;
+  #backend: Backend;
 
   /**
    * @param arena where activations and their gradients live
@@ -58,30 +60,46 @@ export class Tape {
     readonly recording = true,
     readonly options: TapeOptions = {},
   ) {
-    this.backend = arena.backend;
+    this.#backend = arena.backend;
+  }
+
+  /** In whose memory the next op happens. */
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  /** Has ops happen in the memory of another backend while `body` runs, and their backward there too. */
+  on<T>(backend: Backend, body: () => T): T {
+    const before = this.#backend;
+    this.#backend = backend;
+    try {
+      return body();
+    } finally {
+      this.#backend = before;
+    }
   }
 
   /** An uninitialised activation. */
   empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
-    return this.arena.tensor(shape, dtype);
+    return this.arena.tensor(shape, dtype, this.#backend);
   }
 
   /** An activation filled with `value`. */
   filled(shape: readonly number[], value: number): Tensor {
-    const tensor = this.arena.tensor(shape);
+    const tensor = this.empty(shape);
     this.run(fill, { out: tensor, n: tensor.size, value });
     return tensor;
   }
 
   /** Host values as an activation; the element type follows the array's. */
   from(data: Float32Array | Uint32Array, shape: readonly number[] = [data.length]): Tensor {
-    const tensor = this.arena.tensor(shape, data instanceof Uint32Array ? "u32" : "f32");
+    const tensor = this.empty(shape, data instanceof Uint32Array ? "u32" : "f32");
     tensor.write(data);
     return tensor;
   }
 
   run<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void {
-    this.backend.dispatch(kernel, args);
+    this.#backend.dispatch(kernel, args);
   }
 
   /** The tensor's gradient, zeros where there was none. */
@@ -98,7 +116,7 @@ export class Tape {
   record(output: Tensor, inputs: readonly (Tensor | undefined)[], backward: () => void): Tensor {
     if (this.recording && inputs.some((input) => input?.requiresGrad)) {
       output.requiresGrad = true;
-      this.#entries.push({ output, inputs, backward });
+      this.#entries.push({ backend: this.#backend, output, inputs, backward });
     }
     return output;
   }
@@ -129,7 +147,7 @@ export class Tape {
     const mark = this.arena.mark();
     const first = this.#recordBody(input, body);
     expectInputsShape(input, first.output);
-    if (first.output !== input) this.backend.copy(output, first.output);
+    if (first.output !== input) this.#backend.copy(output, first.output);
     this.arena.release(mark);
     if (first.output === input) return input;
     const { leaves } = first;
@@ -163,7 +181,8 @@ export class Tape {
   /** Makes the gradients that outlive a block's backward: they must lie in front of what it gives back. */
   #openGradients(input: Tensor, leaves: ReadonlySet<Tensor>): void {
     const spare = this.#spare;
-    if (spare && input.requiresGrad && !input.grad && spare.size === input.size) {
+    const fits = spare?.size === input.size && spare.backend === input.backend;
+    if (spare && fits && input.requiresGrad && !input.grad) {
       this.run(fill, { out: spare, n: spare.size, value: 0 });
       input.grad = spare.reshape(input.shape);
       this.#spare = undefined;
@@ -176,7 +195,7 @@ export class Tape {
     const mark = this.arena.mark();
     const result = body(input);
     expectInputsShape(input, result);
-    if (result !== input) this.backend.copy(input, result);
+    if (result !== input) this.#backend.copy(input, result);
     this.arena.release(mark);
     return input;
   }
@@ -191,7 +210,7 @@ export class Tape {
 
   #unwind(entries: Entry[]): void {
     for (let entry = entries.pop(); entry; entry = entries.pop()) {
-      if (entry.output.grad) entry.backward();
+      if (entry.output.grad) this.on(entry.backend, entry.backward);
     }
   }
 }

@@ -1,6 +1,7 @@
 import { ALIGNMENT, align, type Backend, type MemoryUse } from "./backend.js";
 import { bytesOf, type DType, decode, encode, isStorage } from "./dtype.js";
 import type { Block, Region } from "./kernel.js";
+import { Pool, type PoolMark } from "./pool.js";
 
 /** A shape for messages, as in `(2, 16, 64)`. */
 export function formatShape(shape: readonly number[]): string {
@@ -130,125 +131,105 @@ export class Tensor implements Region {
   }
 }
 
-/** A point in an arena to return to. */
-export interface ArenaMark {
-  readonly index: number;
-  readonly offset: number;
-  readonly wasted: number;
-}
-
-/** The part of an arena that may lie between its tensors before a reset joins its blocks. */
-const MOST_WASTE = 1 / 64;
+/** A point in an arena to return to: that of each of its pools. */
+export type ArenaMark = ReadonlyMap<Pool, PoolMark>;
 
 /**
- * A bump allocator over blocks of a backend. Nothing is freed singly: `release` goes back to a mark, `reset` to
- * the start. Its last block grows in place where the backend can do that; else it takes another, and what was left
- * of the one before is wasted. A reset replaces blocks that wasted room by one of what they held, so that a loop
- * which repeats its shapes stops allocating after its second turn.
+ * Where activations live: a pool in the memory of each backend that a pass comes by, of which the first is where it
+ * begins. Nothing is freed singly: `release` goes back to a mark, `reset` to the start.
  */
 export class Arena {
-  #blocks: Block[] = [];
-  #index = 0;
-  #offset = 0;
-  #peak = 0;
-  /** Bytes in front of the bump pointer that no tensor has. */
-  #wasted = 0;
-  /** The most of them since the last reset. */
-  #mostWasted = 0;
+  readonly #pools = new Map<Backend, Pool>();
+  /** The first one. */
+  readonly #pool: Pool;
 
   constructor(
     readonly backend: Backend,
     readonly blockBytes = 1 << 20,
-  ) {}
-
-  /** An uninitialised tensor. */
-  tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
-    const bytes = align(bytesOf(dtype, shape));
-    for (;;) {
-      const block = this.#blocks[this.#index];
-      if (block === undefined) {
-        this.#blocks.push(this.backend.allocate(Math.max(bytes, this.blockBytes)));
-      } else if (this.#offset + bytes <= block.byteLength) {
-        const tensor = new Tensor(this.backend, block, this.#offset, shape, dtype);
-        this.#offset += bytes;
-        this.#peak = Math.max(this.#peak, this.used);
-        return tensor;
-      } else if (this.#index + 1 < this.#blocks.length || !this.backend.extend(block, this.#offset + bytes)) {
-        this.#wasted += block.byteLength - this.#offset;
-        this.#mostWasted = Math.max(this.#mostWasted, this.#wasted);
-        this.#index++;
-        this.#offset = 0;
-      }
-    }
+  ) {
+    this.#pool = this.#poolIn(backend);
   }
 
-  /** Bytes in front of the bump pointer. */
+  /** An uninitialised tensor, in another memory than the first where one is given. */
+  tensor(shape: readonly number[], dtype: DType = "f32", backend = this.backend): Tensor {
+    const pool = backend === this.backend ? this.#pool : this.#poolIn(backend);
+    const { block, byteOffset } = pool.take(bytesOf(dtype, shape));
+    return new Tensor(backend, block, byteOffset, shape, dtype);
+  }
+
+  #poolIn(backend: Backend): Pool {
+    let pool = this.#pools.get(backend);
+    if (!pool) {
+      pool = new Pool(backend, this.blockBytes);
+      this.#pools.set(backend, pool);
+    }
+    return pool;
+  }
+
+  /** Bytes in front of the bump pointers. */
   get used(): number {
-    let bytes = this.#offset;
-    for (let i = 0; i < this.#index; i++) bytes += this.#blocks[i]?.byteLength ?? 0;
+    return this.#sum((pool) => pool.used);
+  }
+
+  /** The most that was ever in use at once in each memory, in bytes. */
+  get peak(): number {
+    return this.#sum((pool) => pool.peak);
+  }
+
+  #sum(bytesOf: (pool: Pool) => number): number {
+    let bytes = 0;
+    for (const pool of this.#pools.values()) bytes += bytesOf(pool);
     return bytes;
   }
 
-  /** The most that was ever in use at once, in bytes. */
-  get peak(): number {
-    return this.#peak;
-  }
-
   mark(): ArenaMark {
-    return { index: this.#index, offset: this.#offset, wasted: this.#wasted };
+    return new Map(Array.from(this.#pools.values(), (pool) => [pool, pool.mark()]));
   }
 
   release(mark: ArenaMark): void {
-    this.#index = mark.index;
-    this.#offset = mark.offset;
-    this.#wasted = mark.wasted;
+    for (const pool of this.#pools.values()) pool.release(mark.get(pool));
   }
 
   /** Back to the start. Tensors handed out so far must not be used again. */
   reset(): void {
-    const bytes = this.#blocks.reduce((sum, block) => sum + block.byteLength, 0);
-    if (this.#mostWasted > MOST_WASTE * bytes && bytes <= this.backend.maxBlockBytes) {
-      this.dispose();
-      this.#blocks = [this.backend.allocate(bytes)];
-    }
-    this.#rewind();
+    for (const pool of this.#pools.values()) pool.reset();
   }
 
-  #rewind(): void {
-    this.#index = 0;
-    this.#offset = 0;
-    this.#wasted = 0;
-    this.#mostWasted = 0;
-  }
-
-  /** Gives all blocks back. The arena can be used again. */
+  /** Gives all memory back. The arena can be used again. */
   dispose(): void {
-    for (const block of this.#blocks) this.backend.free(block);
-    this.#blocks = [];
-    this.#rewind();
+    for (const pool of this.#pools.values()) pool.dispose();
   }
 }
 
-/** Values that are set to 0 with one write: 256 KiB. */
-const ZEROS = 1 << 16;
+/** Bytes that are set to 0 with one write. */
+const ZEROS = 1 << 18;
 
-/** What a block of parameters is for, and how it stores them. */
+/** What parameters are for, and how and where they are stored. */
 export interface ParametersOptions {
   /** For the report of memory. */
   readonly use?: MemoryUse;
   /** The element type of each; f32 where it is not named. */
   readonly dtypes?: ReadonlyMap<string, DType>;
+  /** Whether every tensor is written next, so that only what lies between them must be set to 0. */
+  readonly isFilled?: boolean;
+  /** In whose memory the tensor of that name lies; by default all in one. */
+  readonly backendOf?: (name: string) => Backend;
+}
+
+/** A tensor that has no memory yet. */
+interface Placed {
+  readonly name: string;
+  readonly byteOffset: number;
 }
 
 /**
- * Named tensors in one block, so that an optimiser treats them all in one dispatch where all are f32. The padding
- * between them is zero and stays zero under AdamW.
+ * Named tensors in few blocks, one where they fit, so that an optimiser treats them all in as many dispatches where
+ * all are f32. The padding between them is zero and stays zero under AdamW.
  */
 export class Parameters {
   readonly #views = new Map<string, Tensor>();
-  readonly #block: Block;
-  /** The whole block as one vector of f32. */
-  readonly all: Tensor;
+  /** Each block as one vector of f32, in the order of their first tensors. */
+  readonly blocks: readonly Tensor[];
 
   /**
    * @param dtypes types by name; f32 where there is none
@@ -257,31 +238,58 @@ export class Parameters {
   constructor(
     readonly backend: Backend,
     readonly shapes: ReadonlyMap<string, readonly number[]>,
-    { use = "weights", dtypes = new Map() }: ParametersOptions = {},
+    options: ParametersOptions = {},
   ) {
-    let bytes = 0;
-    const offsets = new Map<string, number>();
-    for (const [name, shape] of shapes) {
-      offsets.set(name, bytes);
-      bytes += align(bytesOf(dtypes.get(name) ?? "f32", shape));
+    const { use = "weights", dtypes = new Map<string, DType>(), isFilled = false } = options;
+    const blocks: Tensor[] = [];
+    const views = new Map<string, Tensor>();
+    for (const { owner, placed, bytes } of this.#layOut(options)) {
+      const block = owner.allocate(Math.max(bytes, align(1)), use);
+      blocks.push(new Tensor(owner, block, 0, [bytes / 4]));
+      for (const { name, byteOffset } of placed) {
+        views.set(name, new Tensor(owner, block, byteOffset, shapes.get(name) ?? [], dtypes.get(name)));
+      }
     }
-    this.#block = backend.allocate(Math.max(bytes, align(1)), use);
-    for (const [name, shape] of shapes) {
-      const offset = offsets.get(name) ?? 0;
-      this.#views.set(name, new Tensor(backend, this.#block, offset, shape, dtypes.get(name)));
+    this.blocks = blocks;
+    for (const name of shapes.keys()) this.#views.set(name, views.get(name) as Tensor);
+    if (isFilled) this.#zeroPadding();
+    else this.zero();
+  }
+
+  /** The blocks and what lies in each: one a backend, or several where one would be too large for it. */
+  #layOut({ dtypes = new Map(), backendOf = () => this.backend }: ParametersOptions) {
+    const layouts: { owner: Backend; placed: Placed[]; bytes: number }[] = [];
+    for (const [name, shape] of this.shapes) {
+      const owner = backendOf(name);
+      const size = align(bytesOf(dtypes.get(name) ?? "f32", shape));
+      let layout = layouts.findLast((one) => one.owner === owner);
+      if (!layout || layout.bytes + size > owner.maxBlockBytes) {
+        layout = { owner, placed: [], bytes: 0 };
+        layouts.push(layout);
+      }
+      layout.placed.push({ name, byteOffset: layout.bytes });
+      layout.bytes += size;
     }
-    this.all = new Tensor(backend, this.#block, 0, [bytes / 4]);
-    this.zero();
+    return layouts.length > 0 ? layouts : [{ owner: this.backend, placed: [], bytes: 0 }];
+  }
+
+  /** All of them as one vector of f32. @throws RangeError where they are in several blocks */
+  get all(): Tensor {
+    const [block, ...others] = this.blocks;
+    if (!block || others.length > 0) throw new RangeError(`parameters in ${this.blocks.length} blocks`);
+    return block;
   }
 
   /** Sets every value to 0, the padding included. */
   zero(): void {
-    // Piece by piece: zeros for all of it would be as much again on the host.
-    const zeros = new Float32Array(Math.min(this.all.size, ZEROS));
-    for (let at = 0; at < this.all.size; at += ZEROS) {
-      const count = Math.min(ZEROS, this.all.size - at);
-      const part = new Tensor(this.backend, this.#block, at * 4, [count]);
-      this.backend.write(part, zeros.subarray(0, count));
+    for (const block of this.blocks) zero(block, 0, block.byteLength);
+  }
+
+  #zeroPadding(): void {
+    for (const tensor of this.#views.values()) {
+      // Whole words, as backends write them; what is cut off belongs to the tensor.
+      const end = Math.floor((tensor.byteOffset + tensor.byteLength) / 4) * 4;
+      zero(tensor, end, align(end) - end);
     }
   }
 
@@ -301,6 +309,15 @@ export class Parameters {
   }
 
   dispose(): void {
-    this.backend.free(this.#block);
+    for (const { backend, block } of this.blocks) backend.free(block);
+  }
+}
+
+/** Sets bytes of a block to 0, piece by piece: zeros for all of it would be as much again on the host. */
+function zero({ backend, block }: Tensor, byteOffset: number, byteLength: number): void {
+  const zeros = new Uint8Array(Math.min(byteLength, ZEROS));
+  for (let done = 0; done < byteLength; done += ZEROS) {
+    const length = Math.min(ZEROS, byteLength - done);
+    backend.write({ block, byteOffset: byteOffset + done, byteLength: length }, zeros.subarray(0, length));
   }
 }

@@ -84,6 +84,8 @@ export async function trainBase(backend, options) {
       mlp: "swiglu",
       bias: { qkv: false, output: false, mlp: false },
       fusedQkv: false,
+      fusedMlp: false,
+      qkNorm: false,
       window: null,
       tied: true,
       bosId: tokenizer.bosId,

@@ -11,6 +11,7 @@ import { type Policy, parsePolicy } from "../flag/policy.js";
 import type { FlaggedModel } from "../flag/vocab.js";
 import type { KVType } from "../model/kv-cache.js";
 import type { Model } from "../model/model.js";
+import type { Message } from "../tokenizer.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
 import { dtypeOption, idList, integer, kvOption, number, parsed } from "./options.js";
 import { coloured, flagMark, jsonLine } from "./terminal.js";
@@ -18,6 +19,8 @@ import { coloured, flagMark, jsonLine } from "./terminal.js";
 interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string[];
   readonly ids?: number[];
+  readonly chat: boolean;
+  readonly system?: string;
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topK: number;
@@ -43,6 +46,8 @@ export function generateCommand(root: Command): Command {
       (text: string, before: string[] = []) => [...before, text],
     )
     .option("--ids <list>", "token ids to continue, taken as they are", idList)
+    .option("--chat", "the prompt is a user's message: lay it out in the model's chat template", false)
+    .option("--system <text>", "a system message before it; implies --chat")
     .option("--max-tokens <n>", "most new tokens", integer(0), 256)
     .option("--temperature <t>", "0 takes the likeliest token", number(0), 0)
     .option("--top-k <n>", "draw from this many of the likeliest; 0 for all", integer(0), 0)
@@ -66,6 +71,9 @@ async function run(options: GenerateCommandOptions): Promise<void> {
   if ((options.prompt === undefined) === (options.ids === undefined)) {
     throw new RangeError("generate takes either --prompt or --ids");
   }
+  const isChat = options.chat || options.system !== undefined;
+  if (isChat && options.ids)
+    throw new RangeError("--ids are taken as they are: leave --chat and --system out");
   await withModel(options, async ({ model, flagged }) => {
     if (options.ids) expectIds(options.ids, model, flagged);
     const settings: CommonGenerateOptions = {
@@ -78,17 +86,19 @@ async function run(options: GenerateCommandOptions): Promise<void> {
       ...(options.policy === undefined ? {} : { policy: options.policy }),
       ...(options.decision === undefined ? {} : { decision: options.decision }),
     };
-    const { seed = 0, prompt: prompts = [] } = options;
+    if (isChat && !model.tokenizer?.chat) throw new RangeError("--chat: the model has no chat template");
+    const { seed = 0, prompt: texts = [], system } = options;
+    const prompts = isChat ? texts.map((text) => messagesOf(text, system)) : texts;
     const target = flagged ?? model;
     if (prompts.length > 1) {
       const seeds = prompts.map((_, i) => seed + i);
-      const texts = prompts.map(() => "");
+      const shownTexts = prompts.map(() => "");
       for await (const { index, ...step } of generateBatch(target, prompts, { ...settings, seeds })) {
         if (options.json) jsonLine({ index, ...lineOf(step) });
-        else texts[index] += shown(step, model, flagged);
+        else shownTexts[index] += shown(step, model, flagged);
         // Whole, since the steps of all come in turn.
         if (step.done && !options.json) {
-          process.stdout.write(`${index}: ${texts[index]}\n`);
+          process.stdout.write(`${index}: ${shownTexts[index]}\n`);
           process.stderr.write(`${index}: ${ending(step.done)}\n`);
         }
       }
@@ -103,6 +113,11 @@ async function run(options: GenerateCommandOptions): Promise<void> {
       if (step.done) process.stderr.write(`\n${ending(step.done)}\n`);
     }
   });
+}
+
+function messagesOf(content: string, system: string | undefined): Message[] {
+  const user = { role: "user", content };
+  return system === undefined ? [user] : [{ role: "system", content: system }, user];
 }
 
 /** A step as a terminal shows it. */

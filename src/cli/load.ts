@@ -1,20 +1,22 @@
 import { stat } from "node:fs/promises";
 import type { Backend } from "../backend.js";
-import type { WeightType } from "../dtype.js";
+import type { KeptType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { loadRedFlag } from "../flag/store.js";
 import type { FlaggedModel } from "../flag/vocab.js";
 import { loadModel } from "../formats/load-model.js";
+import type { LoadProgress } from "../model/fill-weights.js";
 import { vocabularySize } from "../model/forward.js";
 import type { Model } from "../model/model.js";
 import { backendFor, type GlobalOptions } from "./options.js";
+import { type Progress, progressBar } from "./terminal.js";
 
 /** Options that name a model. */
 export interface ModelOptions extends GlobalOptions {
   readonly model: string;
   readonly adapter?: string;
   readonly tokenizer?: string;
-  readonly dtype: WeightType;
+  readonly dtype: KeptType;
 }
 
 /** Runs `use` with the model of the options and, with --adapter, its flag; frees both after. */
@@ -24,13 +26,34 @@ export async function withModel(
 ): Promise<void> {
   const backend = await backendFor(options);
   try {
-    const tokenizer = options.tokenizer === undefined ? {} : { tokenizer: options.tokenizer };
-    const model = await loadModel(options.model, { backend, dtype: options.dtype, ...tokenizer });
+    const model = await loadWithProgress(backend, options);
     const flagged = options.adapter === undefined ? undefined : await loadRedFlag(model, options.adapter);
     await use({ model, flagged, backend });
   } finally {
     backend.dispose();
   }
+}
+
+/** Bytes from which on loading takes so long that its course is shown. */
+const SHOWN_BYTES = 200e6;
+
+async function loadWithProgress(backend: Backend, options: ModelOptions): Promise<Model> {
+  let bar: Progress | undefined;
+  const onProgress = ({ loaded, total }: LoadProgress) => {
+    if (total < SHOWN_BYTES) return;
+    bar ??= progressBar("loading", megabytes(total));
+    bar.update(megabytes(loaded), "MB");
+  };
+  const tokenizer = options.tokenizer === undefined ? {} : { tokenizer: options.tokenizer };
+  try {
+    return await loadModel(options.model, { backend, dtype: options.dtype, onProgress, ...tokenizer });
+  } finally {
+    bar?.stop();
+  }
+}
+
+function megabytes(bytes: number): number {
+  return Math.round(bytes / 1e6);
 }
 
 /** Throws RangeError where the ids of --ids are not the model's, or more than its context holds. */

@@ -5,6 +5,7 @@ import { benchCommand } from "./bench.js";
 import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
+import { exportCommand } from "./export.js";
 import { generateCommand } from "./generate.js";
 import { Interrupted } from "./interrupt.js";
 import { logitsCommand } from "./logits.js";
@@ -25,6 +26,7 @@ const COMMANDS = [
   calibrateCommand,
   evalCommand,
   sweepCommand,
+  exportCommand,
   benchCommand,
 ];
 

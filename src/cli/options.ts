@@ -36,9 +36,11 @@ export function withGlobalOptions(command: Command): Command {
     .option("--json", "machine-readable lines only on stdout", false);
 }
 
-/** What the weights of --model are stored as. */
+/** What the weights of --model are kept as. */
 export function dtypeOption(): Option {
-  return new Option("--dtype <type>", "what weights are stored as").choices(WEIGHT_TYPES).default("f32");
+  return new Option("--dtype <type>", "what weights are kept as; stored: as the file has them")
+    .choices(["stored", ...WEIGHT_TYPES])
+    .default("stored");
 }
 
 /** What keys and values are kept as. */

@@ -179,6 +179,8 @@ function modelConfig(settings: typeof DEFAULTS, file: string): ModelConfig {
     mlp: "swiglu",
     bias: { qkv: false, output: false, mlp: false },
     fusedQkv: false,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: true,
     bosId: BYTE_SPECIALS.bos,

@@ -43,7 +43,9 @@ async function run(options: TrainCommandOptions): Promise<void> {
   const benign = await readJsonLines(options.benign);
   const steps = options.steps ?? given.steps ?? RED_FLAG_DEFAULTS.steps;
   const seed = options.seed ?? given.seed ?? RED_FLAG_DEFAULTS.seed;
-  await withModel(options, ({ model, backend }) =>
+  // All weights are trained from f32 copies, and measured against the model in the same arithmetic.
+  const dtype = given.method === "full" && options.dtype === "stored" ? "f32" : options.dtype;
+  await withModel({ ...options, dtype }, ({ model, backend }) =>
     trainingRun("train", steps, { options, backend }, async (run) => {
       const start = performance.now();
       const flagged = await addRedFlag(model, {

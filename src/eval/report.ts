@@ -6,6 +6,7 @@ import { attackSection } from "./report/attacks.js";
 import { courseSection } from "./report/course.js";
 import { detectorSection } from "./report/detectors.js";
 import { exampleSection } from "./report/examples.js";
+import { shortRule } from "./report/format.js";
 import { groupSection } from "./report/groups.js";
 import { headline } from "./report/headline.js";
 import { html, Markup } from "./report/html.js";
@@ -63,7 +64,7 @@ export function renderReport(evaluation: Evaluation): string {
 <p class="kicker">oriflamme</p>
 <h1>${title}</h1>
 <p class="subject"><code>${run.model}</code>${
-    run.decision !== "" && html`, decision <code>${run.decision}</code>`
+    run.decision !== "" && html`, decision <code>${shortRule(run.decision)}</code>`
   },
 <time datetime="${run.date}">${run.date.slice(0, 10)}</time></p>
 <nav aria-label="Sections"><ul>${sections.map(

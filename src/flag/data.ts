@@ -1,6 +1,6 @@
 import type { Example } from "../formats/jsonl.js";
 import type { Random, RandomState } from "../random.js";
-import type { Tokenizer } from "../tokenizer.js";
+import { applyChat, type Message, type Tokenizer } from "../tokenizer.js";
 import type { BatchSource } from "../train/batches.js";
 import { Deck, type DeckState } from "./deck.js";
 import type { FlagBatch } from "./loss.js";
@@ -30,7 +30,7 @@ export interface SequenceOptions {
   readonly minOffset: number;
 }
 
-/** The two sides of an example: its fields, or the last assistant's message and what stands before it. */
+/** The two sides of an example as plain text: its fields, or the last assistant's message and what stands before it. */
 export function promptAndResponse(example: Example): { prompt: string; response: string } {
   if (!("messages" in example)) return { prompt: example.prompt, response: example.response ?? "" };
   const { messages } = example;
@@ -47,27 +47,64 @@ export function conversationText(example: Example): string {
   return prompt + glue + response;
 }
 
+/** The date of every conversation whose template tells one: ids must not change from day to day. */
+const TOLD_DATE = new Date(2024, 6, 26);
+
+/** What stands before a response, the same with the response behind it, and how much of the response that is. */
+interface Layout {
+  readonly prompt: readonly number[];
+  readonly whole: readonly number[];
+  readonly response: string;
+}
+
+/** Messages in the model's own layout. The markup that closes the response is no part of it. */
+function chatLayout(tokenizer: Tokenizer, messages: readonly Message[]): Layout {
+  const now = TOLD_DATE;
+  const answer = messages.at(-1);
+  if (answer?.role !== "assistant") {
+    const prompt = applyChat(tokenizer, messages, { now });
+    return { prompt, whole: prompt, response: "" };
+  }
+  const prompt = applyChat(tokenizer, messages.slice(0, -1), { now });
+  if (answer.content.trim() === "") return { prompt, whole: prompt, response: "" };
+  const whole = applyChat(tokenizer, messages, { open: true, now });
+  return { prompt, whole, response: answer.content.trimEnd() };
+}
+
+/** Plain text, a BOS first where the tokenizer has one. */
+function textLayout(tokenizer: Tokenizer, example: Example): Layout {
+  const { prompt, response } = promptAndResponse(example);
+  const bos = tokenizer.bosId === null ? [] : [tokenizer.bosId];
+  const ids = (text: string) => [...bos, ...tokenizer.encode(text)];
+  const alone = ids(prompt);
+  return { prompt: alone, whole: response === "" ? alone : ids(conversationText(example)), response };
+}
+
 /**
- * An example as ids. Prompt and response are encoded as one text, so that the tokens at their border are those
- * that the model would see; the prompt is what that text shares with the prompt alone.
+ * An example as ids: messages in the model's chat template where it has one, else as plain text. Prompt and response
+ * are encoded as one text, so that the tokens at their border are those that the model would see; the prompt is what
+ * that text shares with the prompt alone.
  */
 export function toSequence(tokenizer: Tokenizer, example: Example, options: SequenceOptions): FlagSequence {
-  const { prompt, response } = promptAndResponse(example);
-  const alone = tokenizer.encode(prompt);
-  const whole = response === "" ? alone : tokenizer.encode(conversationText(example));
+  const isChat = "messages" in example && example.messages !== undefined && tokenizer.chat !== undefined;
+  const { prompt, whole, response } = isChat
+    ? chatLayout(tokenizer, example.messages)
+    : textLayout(tokenizer, example);
   let shared = 0;
-  while (shared < alone.length && alone[shared] === whole[shared]) shared++;
+  while (shared < prompt.length && prompt[shared] === whole[shared]) shared++;
 
-  const bos = tokenizer.bosId === null ? [] : [tokenizer.bosId];
-  const promptIds = [...bos, ...whole.slice(0, shared)];
   const answer = whole.slice(shared);
   const onset =
     example.onset === undefined
       ? options.minOffset
       : coveringTokens(tokenizer, answer, response, example.onset);
   // One place is kept for the flag.
-  const room = Math.max(0, options.contextLength - 1 - promptIds.length);
-  return { prompt: promptIds, response: answer.slice(0, Math.min(options.maxResponse, room)), onset };
+  const room = Math.max(0, options.contextLength - 1 - shared);
+  return {
+    prompt: whole.slice(0, shared),
+    response: answer.slice(0, Math.min(options.maxResponse, room)),
+    onset,
+  };
 }
 
 /**

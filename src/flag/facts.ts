@@ -1,7 +1,7 @@
 import { FormatError } from "../errors.js";
 import type { Fields } from "../formats/json.js";
 import { RowOverlay } from "../model/adapter.js";
-import { linearLayers } from "../model/config.js";
+import { linearLayers, type ModelConfig } from "../model/config.js";
 import type { Model } from "../model/model.js";
 import { type Calibration, type CalibrationFacts, calibrationFacts, readCalibration } from "./calibration.js";
 import { FlaggedModel, initialRows, type RowInit } from "./vocab.js";
@@ -43,7 +43,7 @@ export async function factsOf(flagged: FlaggedModel): Promise<Facts> {
     init: flagged.init,
     seed: flagged.seed,
     vocabSize: model.config.vocabSize,
-    base: await probe(model),
+    base: await probe(model.config, weightsOf(model)),
     calibration: calibration && calibrationFacts(calibration),
   };
 }
@@ -88,32 +88,38 @@ export async function withInitialRows(
   return new FlaggedModel(model, token, init, initial, reference, calibration, categories, seed);
 }
 
-/**
- * Weights spread over the first linear layer.
- * @param read gives the values of a weight; those of the model where nothing is said
- */
-export async function probe(
-  model: Model,
-  read: (name: string) => Promise<Float32Array> = (name) => model.weight(name).read(),
-): Promise<number[]> {
-  const [first = ""] = linearLayers(model.config);
+/** The values of a weight, by its name. */
+export type ReadWeight = (name: string) => Promise<Float32Array>;
+
+/** The weights of a model as `probe` and `expectBase` read them. */
+export function weightsOf(model: Model): ReadWeight {
+  return (name) => model.weight(name).read();
+}
+
+/** Weights spread over the first linear layer. */
+export async function probe(config: ModelConfig, read: ReadWeight): Promise<number[]> {
+  const [first = ""] = linearLayers(config);
   const values = await read(`${first}.weight`);
   return Array.from({ length: PROBES }, (_, i) => values[Math.floor((i * values.length) / PROBES)] as number);
 }
 
-/** @throws FormatError where the model is not the one that the facts were taken from */
+/**
+ * @param read gives the values of the model's weights
+ * @throws FormatError where the model is not the one that the facts were taken from
+ */
 export async function expectBase(
-  model: Model,
+  config: ModelConfig,
+  read: ReadWeight,
   { base = [], vocabSize }: KnownFacts,
   file: string,
 ): Promise<void> {
-  if (vocabSize !== model.config.vocabSize) {
+  if (vocabSize !== config.vocabSize) {
     throw new FormatError(
       file,
-      `is for another base: its vocabulary has ${vocabSize} tokens, this model's ${model.config.vocabSize}`,
+      `is for another base: its vocabulary has ${vocabSize} tokens, this model's ${config.vocabSize}`,
     );
   }
-  const found = await probe(model);
+  const found = await probe(config, read);
   const norm = (values: readonly number[]) => Math.hypot(...values);
   const distance = norm(found.map((value, i) => value - (base[i] as number)));
   if (!(distance <= PROBE_DISTANCE * norm(base))) {

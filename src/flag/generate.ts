@@ -6,11 +6,14 @@ import type { DecodeStep } from "../generate/sequence.js";
 import type { KVCacheOptions, KVType } from "../model/kv-cache.js";
 import { Model } from "../model/model.js";
 import { Random } from "../random.js";
-import { StreamDecoder } from "../tokenizer.js";
+import { applyChat, type Message, StreamDecoder } from "../tokenizer.js";
 import type { Decision } from "./decision.js";
 import { type FlagNotes, flagMonitor } from "./monitor.js";
 import type { Policy } from "./policy.js";
 import { FlaggedModel } from "./vocab.js";
+
+/** What is gone on with: text, a conversation, or ids. */
+export type Prompt = string | readonly number[] | readonly Message[];
 
 /** How text is generated under the flag, whether from one prompt or from several. */
 export interface CommonGenerateOptions extends Partial<SamplingOptions> {
@@ -80,12 +83,14 @@ export type BatchGenerateStep = GenerateStep & {
 /**
  * Generates a continuation, a token at a time; the last step carries the result. P(flag) is read from the raw
  * logits, before temperature, top-k and top-p.
- * @param prompt text (a BOS is put first where the model has one) or ids, taken as they are
- * @throws RangeError for an option out of its range, text for a model without a tokenizer, or a cache of another model
+ * @param prompt text (a BOS is put first where the model has one), a conversation in the model's chat template, or
+ * ids, taken as they are
+ * @throws RangeError for an option out of its range, text for a model without a tokenizer, messages for one without
+ * a chat template, or a cache of another model; FormatError where the template refuses the messages
  */
 export async function* generate(
   target: FlaggedModel | Model,
-  prompt: string | readonly number[],
+  prompt: Prompt,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerateStep, void> {
   const continuation = new Continuation(target, prompt, options, options.seed ?? 0);
@@ -105,7 +110,7 @@ export async function* generate(
  */
 export async function* generateBatch(
   target: FlaggedModel | Model,
-  prompts: readonly (string | readonly number[])[],
+  prompts: readonly Prompt[],
   options: GenerateBatchOptions = {},
 ): AsyncGenerator<BatchGenerateStep, void> {
   const { seeds } = options;
@@ -153,14 +158,14 @@ class Continuation {
 
   constructor(
     target: FlaggedModel | Model,
-    prompt: string | readonly number[],
+    prompt: Prompt,
     { decision, policy = { kind: "stop" } }: CommonGenerateOptions,
     seed: number,
   ) {
     const flagged = target instanceof FlaggedModel ? target : undefined;
     this.#flagged = flagged;
     this.model = target instanceof Model ? target : target.model;
-    this.prompt = typeof prompt === "string" ? encodePrompt(this.model, prompt) : prompt;
+    this.prompt = isIds(prompt) ? prompt : encodePrompt(this.model, prompt);
     this.random = new Random(seed);
     this.monitor = flagged && flagMonitor(flagged.flagIds, decision ?? flagged.decision, policy);
     const { tokenizer } = this.model;
@@ -212,11 +217,19 @@ function endEvent(step: Extract<DecodeStep, { kind: "end" }>, raised: boolean): 
   return raised ? "flag" : undefined;
 }
 
-/** Text as ids, a BOS first where the tokenizer puts one. Special tokens in the text stay text. */
-export function encodePrompt(model: Model, text: string): number[] {
+function isIds(prompt: Prompt): prompt is readonly number[] {
+  return typeof prompt !== "string" && prompt.every((item) => typeof item === "number");
+}
+
+/**
+ * Text as ids, a BOS first where the tokenizer puts one, or messages in the model's chat template. Names of special
+ * tokens in them stay text.
+ */
+export function encodePrompt(model: Model, prompt: string | readonly Message[]): number[] {
   const { tokenizer } = model;
   if (!tokenizer) throw new RangeError("prompt: the model has no tokenizer; give ids");
-  return [...(tokenizer.bosId === null ? [] : [tokenizer.bosId]), ...tokenizer.encode(text)];
+  if (typeof prompt !== "string") return applyChat(tokenizer, prompt);
+  return [...(tokenizer.bosId === null ? [] : [tokenizer.bosId]), ...tokenizer.encode(prompt)];
 }
 
 function definedOnly({ temperature, topK, topP }: Partial<SamplingOptions>): Partial<SamplingOptions> {

@@ -13,7 +13,17 @@ import type { FullTuning } from "../model/full-tuning.js";
 import type { Model } from "../model/model.js";
 import { readValues } from "../model/stored-weight.js";
 import { formatShape } from "../tensor.js";
-import { expectBase, type Facts, factsOf, probe, readFacts, withInitialRows } from "./facts.js";
+import {
+  expectBase,
+  type Facts,
+  factsOf,
+  type KnownFacts,
+  probe,
+  type ReadWeight,
+  readFacts,
+  weightsOf,
+  withInitialRows,
+} from "./facts.js";
 import { selfTest } from "./self-test.js";
 import type { FlaggedModel } from "./vocab.js";
 
@@ -67,27 +77,54 @@ function withRows(
  * @throws FormatError where the files are malformed, or are for another base
  */
 export async function loadFullTuning(model: Model, files: ModelFiles): Promise<FlaggedModel> {
+  const { reader, ids, known } = await openFullTuning(files, model.config, weightsOf(model));
+  try {
+    return await overBase(model, reader, await withInitialRows(model, ids, known), files.name);
+  } finally {
+    await reader.close();
+  }
+}
+
+/** A model whose weights were all trained, open. */
+export interface OpenFullTuning {
+  /** Its weights, the flags' rows among them. */
+  readonly reader: WeightReader;
+  /** The ids of all flags. */
+  readonly ids: readonly number[];
+  readonly known: KnownFacts;
+}
+
+/**
+ * Opens such a folder for a base of that configuration.
+ * @param read gives the values of the base's weights
+ * @throws FormatError as `loadFullTuning`
+ */
+export async function openFullTuning(
+  files: ModelFiles,
+  config: ModelConfig,
+  read: ReadWeight,
+): Promise<OpenFullTuning> {
   const where = files.describe(FACTS);
   const fields = new Fields(where, parseObject(await files.text(FACTS), where));
   if (fields.string("method") !== "full") fields.fail("method", "must be 'full' where there is no adapter");
-  const facts = readFacts(fields);
-  const ids = readIds(fields);
-  if (ids.length !== Math.max(1, facts.categories.length))
-    fields.fail("ids", `are ${ids.length} for ${facts.categories.length} categories`);
-  await expectBase(model, facts, files.name);
+  const known = readFacts(fields);
+  const ids = readIds(fields, known);
+  await expectBase(config, read, known, files.name);
   const reader = await openHuggingFace(files);
   try {
-    expectShapes(model.config, reader.config, ids, files.name);
-    const own = await probe(model);
-    const tuned = await probe(model, (name) => readValues(reader.weight(name)));
-    if (own.join() === tuned.join() && own.join() !== facts.base?.join())
+    expectShapes(config, reader.config, ids, files.name);
+    const own = await probe(config, read);
+    const tuned = await probe(config, (name) => readValues(reader.weight(name)));
+    if (own.join() === tuned.join() && own.join() !== known.base?.join()) {
       throw new FormatError(
         files.name,
         "is laid over itself: the model must be the base that it was trained from",
       );
-    return await overBase(model, reader, await withInitialRows(model, ids, facts), files.name);
-  } finally {
+    }
+    return { reader, ids, known };
+  } catch (error) {
     await reader.close();
+    throw error;
   }
 }
 
@@ -122,11 +159,14 @@ async function overBase(
   }
 }
 
-function readIds(fields: Fields): number[] {
+/** The ids of all flags, one where there are no categories. */
+export function readIds(fields: Fields, { categories }: KnownFacts): number[] {
   const ids = fields.get("ids");
   const isList = Array.isArray(ids) && ids.every((id) => Number.isInteger(id) && id >= 0);
   if (!isList || new Set(ids).size !== ids.length)
     fields.fail("ids", "must be a list of token ids, each once");
+  if (ids.length !== Math.max(1, categories.length))
+    fields.fail("ids", `are ${ids.length} for ${categories.length} categories`);
   return ids;
 }
 

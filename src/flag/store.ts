@@ -1,13 +1,10 @@
-import { FormatError, UnsupportedError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
-import { Fields } from "../formats/json.js";
 import {
   ADAPTER_CONFIG,
   type AdapterData,
   FACTS,
   type LoraFactors,
   moduleName,
-  readAdapter,
   updateFacts,
   writeAdapter,
 } from "../formats/peft.js";
@@ -17,9 +14,11 @@ import { linearLayers } from "../model/config.js";
 import { FullTuning } from "../model/full-tuning.js";
 import type { Model } from "../model/model.js";
 import { type Calibration, calibrationFacts } from "./calibration.js";
-import { expectBase, factsOf, readFacts, withInitialRows } from "./facts.js";
+import { factsOf, weightsOf, withInitialRows } from "./facts.js";
+import { readFlagAdapter } from "./read-adapter.js";
 import { selfTest } from "./self-test.js";
 import { loadFullTuning, saveFullTuning } from "./store-full.js";
+import { isExport, loadMerged } from "./store-merged.js";
 import type { FlaggedModel } from "./vocab.js";
 
 /**
@@ -59,42 +58,22 @@ export async function saveCalibration(path: string, calibration: Calibration): P
 }
 
 /**
- * Loads a flag that `saveRedFlag` or PEFT has written over its base, and tests that the trained row is really in the head.
+ * Loads a flag that `saveRedFlag` or PEFT has written over its base, or that `exportModel` has merged into this model,
+ * and tests that the trained row is really in the head.
  * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
  * @throws FormatError where the files are malformed, are for another base, or hold no flag; UnsupportedError where
  * they hold several rows and don't say what these are for
  */
 export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
   const files = await openFiles(input);
+  if (await isExport(files)) return loadMerged(model, files);
   const isFull = files.has(FACTS) && !files.has(ADAPTER_CONFIG);
   return isFull ? loadFullTuning(model, files) : loadAdapter(model, files);
 }
 
 async function loadAdapter(model: Model, files: ModelFiles): Promise<FlaggedModel> {
-  const data = await readAdapter(files, model.config);
-  if (!data.rows || data.rows.ids.length === 0) {
-    throw new FormatError(
-      files.name,
-      "has no trained token row (trainable_token_indices): it holds no red flag",
-    );
-  }
-  const facts = readFacts(new Fields(files.describe(FACTS), data.facts ?? {}));
-  if (facts.base) await expectBase(model, facts, files.name);
-  const count = data.rows.ids.length;
-  if (count !== Math.max(1, facts.categories.length)) {
-    throw new UnsupportedError(
-      `${files.name}: trains ${count} token rows, but tells of ${facts.categories.length} categories; ` +
-        "a red flag has one row, or one for each category",
-    );
-  }
-  const id = facts.id ?? (data.rows.ids[0] as number);
-  if (data.rows.ids[0] !== id) {
-    throw new FormatError(
-      files.name,
-      `says that the flag is token ${id}, but has the row of ${data.rows.ids[0]}`,
-    );
-  }
-  const flagged = await withInitialRows(model, data.rows.ids, facts);
+  const data = await readFlagAdapter(files, model.config, weightsOf(model));
+  const flagged = await withInitialRows(model, data.rows.ids, data.known);
   try {
     const targets = linearLayers(model.config).filter((name) => data.lora.has(name));
     const { rank, alpha, dropout } = data;

@@ -74,6 +74,11 @@ export class FlaggedModel {
     return this.initial.ids;
   }
 
+  /** The texts of all flags, in the order of `flagIds`. */
+  get flagTexts(): readonly string[] {
+    return flagTexts(this.token, this.categories);
+  }
+
   isFlag(id: number): boolean {
     return this.flagIds.includes(id);
   }
@@ -133,6 +138,13 @@ export class FlaggedModel {
     this.#tuning?.dispose();
     this.reference.dispose();
   }
+}
+
+/** What stands for the flags: the token, or with categories one for each, `<rf:violence>` for `violence`. */
+export function flagTexts(token: string, categories: readonly string[]): string[] {
+  if (categories.length === 0) return [token];
+  const [, name = token, end = ""] = /^(.*?)(>?)$/s.exec(token) ?? [];
+  return categories.map((category) => `${name}:${category}${end}`);
 }
 
 /**

@@ -1,6 +1,7 @@
 import { UnsupportedError } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
 import { architectureOf } from "./hf-architectures.js";
+import { expectNoStrangeFields } from "./hf-fields.js";
 import { Fields, parseObject } from "./json.js";
 
 /**
@@ -21,6 +22,7 @@ export function parseHuggingFaceConfig(
       `${file}: 'quantization_config': the weights are quantised in a way of their own`,
     );
   }
+  expectNoStrangeFields(fields);
   const config = architecture.read(fields);
 
   const generationFields =

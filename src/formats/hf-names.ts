@@ -29,8 +29,18 @@ export function toHuggingFaceName(config: ModelConfig, ourName: string): Hugging
 /** Rows to columns: (rows, cols) to (cols, rows). */
 export function transpose(values: Float32Array, rows: number, cols: number): Float32Array<ArrayBuffer> {
   const result = new Float32Array(values.length);
+  transposeInto(result, values, rows, cols);
+  return result;
+}
+
+/** The same into an array, for values of any size as bit patterns too. */
+export function transposeInto<Values extends Float32Array | Uint16Array | Uint32Array>(
+  result: Values,
+  values: Values,
+  rows: number,
+  cols: number,
+): void {
   for (let row = 0; row < rows; row++) {
     for (let col = 0; col < cols; col++) result[col * rows + row] = values[row * cols + col] as number;
   }
-  return result;
 }

@@ -1,6 +1,13 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { FormatError, UnsupportedError } from "../errors.js";
-import { decodeIds, expectId, type Tokenizer } from "../tokenizer.js";
+import {
+  type ChatTemplate,
+  decodeIds,
+  expectId,
+  namePattern,
+  partsOf,
+  type Tokenizer,
+} from "../tokenizer.js";
 import { byteCharacters } from "./byte-level.js";
 import { Fields, isObject, messageOf } from "./json.js";
 
@@ -15,16 +22,22 @@ interface AddedToken {
 /**
  * A tokenizer from the objects in `tokenizer.json` and `tokenizer_config.json` (`{}` where there is none).
  * `file` is what messages name. Throws FormatError where the first is malformed, UnsupportedError where its model
- * is neither BPE nor Unigram.
+ * is neither BPE nor Unigram. `makeChat` gets the names of its special tokens.
  *
  * Encoding uses Hugging Face's library. Decoding goes by the bytes of each token, so that streaming is exact: text
  * comes out as the model wrote it, without the library's clean-up of spaces before punctuation.
  */
-export function huggingFaceTokenizer(tokenizerJson: Json, tokenizerConfig: Json, file: string): Tokenizer {
+export function huggingFaceTokenizer(
+  tokenizerJson: Json,
+  tokenizerConfig: Json,
+  file: string,
+  makeChat?: (specials: readonly string[]) => ChatTemplate,
+): Tokenizer {
   const added = readAddedTokens(tokenizerJson, file);
   const vocabulary = readVocabulary(tokenizerJson, file);
   const specials = added.filter((token) => token.special);
-  const library = makeLibrary(withoutSpecials(tokenizerJson, specials), tokenizerConfig, file);
+  const library = makeLibrary(withMarks(tokenizerJson, specials), tokenizerConfig, file);
+  const names = namePattern(specials.map(({ content }) => content));
 
   const vocabSize =
     1 + [...vocabulary.values(), ...added.map((token) => token.id)].reduce((a, b) => Math.max(a, b), -1);
@@ -39,11 +52,15 @@ export function huggingFaceTokenizer(tokenizerJson: Json, tokenizerConfig: Json,
     vocabSize,
     bosId: findBos(tokenizerJson, tokenizerConfig, added),
     prefixSpace: decodersOf(tokenizerJson).some(stripsPrefix),
-    encode(text) {
-      if (text === "") return [];
-      // Lone surrogates are no text; the placeholders of special tokens contain one.
+    ...(makeChat && { chat: makeChat(specials.map(({ content }) => content)) }),
+    encode(text, options = {}) {
+      // Lone surrogates are no text; what marks special tokens is one.
       const clean = new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(text));
-      return library.encode(clean, { add_special_tokens: false }).ids;
+      const marked = partsOf(clean, names, options).map((part) =>
+        "text" in part ? part.text : `${MARK}${part.name}`,
+      );
+      const whole = marked.join("");
+      return whole === "" ? [] : library.encode(whole, { add_special_tokens: false }).ids;
     },
     decode: (ids) => decodeIds(tokenizer, ids),
     // Ids between the tokens, which padded vocabularies have, stand for nothing.
@@ -95,13 +112,16 @@ function readVocabulary(json: Json, file: string): Map<string, number> {
   return result;
 }
 
+/** Stands before the name of a special token that is meant as one: a lone surrogate, which no text has. */
+const MARK = "\uD800";
+
 /**
- * A copy in which no text can become a special token: it is no longer looked for in the text, no merge makes it,
- * and its name in the vocabulary has a lone surrogate, which no text has. Nothing is added around the text either.
+ * A copy in which no text can become a special token: its name has a mark before it, in the vocabulary too, and no
+ * merge makes it. Nothing is added around the text either.
  */
-function withoutSpecials(json: Json, specials: readonly AddedToken[]): Json {
+function withMarks(json: Json, specials: readonly AddedToken[]): Json {
   const names = new Set(specials.map((token) => token.content));
-  const rename = (piece: string) => (names.has(piece) ? `\uD800${piece}` : piece);
+  const rename = (piece: string) => (names.has(piece) ? `${MARK}${piece}` : piece);
   const { vocab, merges, ...model } = json.model as Json;
   const added = (json.added_tokens ?? []) as AddedToken[];
   return {
@@ -110,7 +130,7 @@ function withoutSpecials(json: Json, specials: readonly AddedToken[]): Json {
     pre_tokenizer: json.pre_tokenizer ?? null,
     decoder: json.decoder ?? null,
     post_processor: null,
-    added_tokens: added.filter((token) => !names.has(token.content)),
+    added_tokens: added.map((token) => ({ ...token, content: rename(token.content) })),
     model: {
       ...model,
       vocab: Array.isArray(vocab)

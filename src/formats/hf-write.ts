@@ -1,7 +1,7 @@
 import { type ModelConfig, weightShapes } from "../model/config.js";
+import { weightOfValues } from "../model/stored-weight.js";
 import { generationConfig, huggingFaceConfig, type SavedType } from "./hf-config.js";
-import { toHuggingFaceName, transpose } from "./hf-names.js";
-import { type TensorData, writeSafetensors } from "./safetensors-write.js";
+import { weightFiles } from "./hf-weights-write.js";
 import { type FileContent, writeFolder } from "./write.js";
 
 export interface HuggingFaceOptions {
@@ -22,20 +22,10 @@ export function huggingFaceFiles(
   read: (name: string) => Promise<Float32Array>,
   options: HuggingFaceOptions = {},
 ): Map<string, FileContent> {
-  const dtype = options.dtype ?? "f32";
-  const tensors = new Map<string, TensorData>();
-  for (const [ours, shape] of weightShapes(config)) {
-    const { name, transpose: isTransposed } = toHuggingFaceName(config, ours);
-    const [out = 1, input = 1] = shape;
-    tensors.set(name, {
-      dtype: ({ f32: "F32", f16: "F16", bf16: "BF16" } as const)[dtype],
-      shape: isTransposed ? [...shape].reverse() : shape,
-      data: async () => (isTransposed ? transpose(await read(ours), out, input) : read(ours)),
-    });
-  }
-
-  const files = new Map<string, FileContent>();
-  files.set("model.safetensors", writeSafetensors(tensors, { format: "pt" }));
+  const { dtype = "f32" } = options;
+  const shapes = weightShapes(config);
+  const weight = (name: string) => weightOfValues(shapes.get(name) ?? [], () => read(name));
+  const files = weightFiles({ config, weight }, { dtype });
   files.set("config.json", json(huggingFaceConfig(config, { dtype })));
   files.set("generation_config.json", json(generationConfig(config)));
   if (options.tokenizerJson !== undefined) files.set("tokenizer.json", json(options.tokenizerJson));

@@ -5,7 +5,7 @@ import { type StoredWeight, weightOfValues } from "../model/stored-weight.js";
 import { formatShape } from "../tensor.js";
 import { architectureOf } from "./hf-architectures.js";
 import { parseHuggingFaceConfig } from "./hf-config.js";
-import { toHuggingFaceName, transpose } from "./hf-names.js";
+import { toHuggingFaceName, transpose, transposeInto } from "./hf-names.js";
 import { isObject, parseObject } from "./json.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 import type { ModelFiles } from "./source.js";
@@ -76,7 +76,29 @@ function straight({ file, name }: Located, shape: readonly number[]): StoredWeig
 /** A weight that the file has as (in, out), read as a whole. */
 function turned({ file, name }: Located, shape: readonly number[]): StoredWeight {
   const [out = 1, input = 1] = shape;
-  return weightOfValues(shape, async () => transpose(await finiteValues(file, name), input, out));
+  const dtype = TYPES.get(file.tensors.get(name)?.dtype ?? "");
+  if (dtype === undefined)
+    return weightOfValues(shape, async () => transpose(await finiteValues(file, name), input, out));
+  return {
+    shape,
+    dtype,
+    rowsTogether: out,
+    async read(_first, _rows, into) {
+      const bytes = new Uint8Array(into.length);
+      await file.readRange(name, 0, bytes);
+      expectFiniteBytes(dtype, bytes, file.name, name);
+      if (dtype === "f32") transposeInto(wordsOf(into), wordsOf(bytes), input, out);
+      else transposeInto(halvesOf(into), halvesOf(bytes), input, out);
+    },
+  };
+}
+
+function wordsOf({ buffer, byteOffset, length }: Uint8Array): Uint32Array {
+  return new Uint32Array(buffer, byteOffset, length / 4);
+}
+
+function halvesOf({ buffer, byteOffset, length }: Uint8Array): Uint16Array {
+  return new Uint16Array(buffer, byteOffset, length / 2);
 }
 
 async function finiteValues(file: SafetensorsFile, name: string): Promise<Float32Array> {

@@ -116,6 +116,17 @@ export class Fields {
     return value;
   }
 
+  /** A list of so many finite numbers above zero. */
+  positives(name: string, count: number): number[] {
+    const value = this.get(name);
+    if (value === undefined) return this.#fallback<number[]>(name, undefined);
+    if (!Array.isArray(value) || value.length !== count || !value.every((x) => Number.isFinite(x) && x > 0)) {
+      const found = Array.isArray(value) ? `${value.length}: ${show(value)}` : show(value);
+      this.fail(name, `must be a list of ${count} numbers above 0, got ${found}`);
+    }
+    return value;
+  }
+
   boolean(name: string, fallback?: boolean): boolean {
     const value = this.get(name);
     if (value === undefined) return this.#fallback(name, fallback);

@@ -1,12 +1,7 @@
 import { FormatError } from "../errors.js";
+import type { Message } from "../tokenizer.js";
 import { type FilesInput, openFiles } from "./files.js";
 import { Fields, isObject, messageOf, show } from "./json.js";
-
-/** One turn of a conversation. */
-export interface Message {
-  readonly role: string;
-  readonly content: string;
-}
 
 /** What a record may say about itself. */
 export interface ExampleFacts {

@@ -2,6 +2,7 @@ import { FormatError } from "../errors.js";
 import { type ModelConfig, weightShapes } from "../model/config.js";
 import { sizeOf } from "../tensor.js";
 import { LLAMA2C_BOS, LLAMA2C_EOS } from "./llama2c-tokenizer.js";
+import { halfSplit } from "./rope-order.js";
 import type { ByteSource } from "./source.js";
 import { expectFiniteBytes, type WeightReader } from "./weights.js";
 
@@ -89,6 +90,8 @@ async function readHeader(source: ByteSource): Promise<ModelConfig> {
     mlp: "swiglu",
     bias: { qkv: false, output: false, mlp: false },
     fusedQkv: false,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: view.getInt32(20, true) > 0,
     bosId: LLAMA2C_BOS,
@@ -115,19 +118,4 @@ function layOut(config: ModelConfig, shapes: ReadonlyMap<string, readonly number
   end += config.contextLength * config.headDim * 4;
   if (!config.tied) place("head.weight");
   return { offsets, end };
-}
-
-/**
- * Moves rows from interleaved order, where rotary positions turn rows 2i and 2i + 1 of a head, to half-split order,
- * where they turn i and i + headDim / 2.
- * @param bytes rows of `rowBytes`, whole heads of them
- */
-export function halfSplit(bytes: Uint8Array, headDim: number, rowBytes: number): Uint8Array<ArrayBuffer> {
-  const result = new Uint8Array(bytes.length);
-  for (let row = 0; row * rowBytes < bytes.length; row++) {
-    const inHead = row % headDim;
-    const to = row - inHead + (inHead >> 1) + (inHead % 2) * (headDim / 2);
-    result.set(bytes.subarray(row * rowBytes, (row + 1) * rowBytes), to * rowBytes);
-  }
-  return result;
 }

@@ -1,12 +1,17 @@
-import { FormatError, UnsupportedError } from "../errors.js";
+import { FormatError } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
-import type { Tokenizer } from "../tokenizer.js";
+import type { ChatTemplate, Tokenizer } from "../tokenizer.js";
+import { readChatSource } from "./chat-source.js";
 import { type FilesInput, openFiles } from "./files.js";
+import { openGguf } from "./gguf.js";
+import { ggufTokenizer } from "./gguf-tokenizer.js";
+import { type GgufVocabulary, namedTokens, readGgufVocabulary, specialNames } from "./gguf-vocabulary.js";
+import { type GgufModel, metadataFields, openGgufModel } from "./gguf-weights.js";
 import { openHuggingFace } from "./hf.js";
-import { parseObject } from "./json.js";
+import { type Fields, parseObject } from "./json.js";
 import { openLlama2c } from "./llama2c.js";
 import { readLlama2cTokenizer } from "./llama2c-tokenizer.js";
-import type { ModelFiles } from "./source.js";
+import type { ByteSource, ModelFiles } from "./source.js";
 import type { WeightReader } from "./weights.js";
 
 /** An open model, whatever its format. */
@@ -17,13 +22,13 @@ export interface ModelFile extends WeightReader {
 }
 
 export interface OpenOptions {
-  /** The tokenizer's file where it is not beside the model: a `tokenizer.json` or one of llama2.c. */
+  /** The tokenizer's file where it is not with the model: a `tokenizer.json`, one of llama2.c, or a `.gguf`. */
   readonly tokenizer?: FilesInput;
 }
 
 /**
- * Opens a model: a Hugging Face folder or a llama2.c `.bin`, from a path or from files in memory. Weights are read
- * when they are asked for; `close` lets the files go.
+ * Opens a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path or from files in memory. Weights
+ * are read when they are asked for; `close` lets the files go.
  * Throws FormatError where the files are malformed, UnsupportedError for what this engine does not implement.
  */
 export async function openModel(input: FilesInput, options: OpenOptions = {}): Promise<ModelFile> {
@@ -32,7 +37,7 @@ export async function openModel(input: FilesInput, options: OpenOptions = {}): P
   try {
     return {
       ...weights,
-      tokenizer: await openTokenizer(files, weights.config, options.tokenizer),
+      tokenizer: await openTokenizer(files, weights, options.tokenizer),
       description: describe(weights.config, files.name),
     };
   } catch (error) {
@@ -41,30 +46,28 @@ export async function openModel(input: FilesInput, options: OpenOptions = {}): P
   }
 }
 
-async function openWeights(files: ModelFiles): Promise<WeightReader> {
+async function openWeights(files: ModelFiles): Promise<WeightReader | GgufModel> {
   const single = findSingle(files);
   if (single === null) {
     if (!files.has("config.json"))
       throw new FormatError(files.name, "is not a model: it holds no config.json");
     return openHuggingFace(files);
   }
-  if (/\.gguf$/i.test(single)) {
-    throw new UnsupportedError(
-      `${files.describe(single)}: GGUF files are not read yet; use a Hugging Face folder`,
-    );
-  }
-  if (!/\.bin$/i.test(single)) {
+  const isGguf = GGUF.test(single);
+  if (!isGguf && !/\.bin$/i.test(single)) {
     const expected = "expected a folder with config.json, a .gguf file, or a .bin file of llama2.c";
     throw new FormatError(files.describe(single), `is not a model: ${expected}`);
   }
   const source = await files.open(single);
   try {
-    return await openLlama2c(source);
+    return await (isGguf ? openGgufModel(source) : openLlama2c(source));
   } catch (error) {
     await source.close();
     throw error;
   }
 }
+
+const GGUF = /\.gguf$/i;
 
 /** The model's file where it is a single one, else null. */
 function findSingle(files: ModelFiles): string | null {
@@ -79,17 +82,38 @@ function findSingle(files: ModelFiles): string | null {
 
 async function openTokenizer(
   files: ModelFiles,
-  config: ModelConfig,
+  weights: WeightReader | GgufModel,
   given: FilesInput | undefined,
 ): Promise<Tokenizer | null> {
+  const { config } = weights;
   if (given !== undefined) {
     const other = await openFiles(given);
     const name = other.main ?? findTokenizer(other, ["tokenizer.json", ...llama2cNames(config)]);
     if (name === undefined) throw new FormatError(other.name, "holds no tokenizer");
     return readTokenizer(other, name, config);
   }
+  if ("fields" in weights) return tokenizerOf(weights.fields, config);
   const name = findTokenizer(files, findSingle(files) === null ? ["tokenizer.json"] : llama2cNames(config));
   return name === undefined ? null : readTokenizer(files, name, config);
+}
+
+/** That of a GGUF file's metadata, null where it has none. */
+async function tokenizerOf(metadata: Fields, config: ModelConfig): Promise<Tokenizer | null> {
+  const vocabulary = readGgufVocabulary(metadata);
+  if (!vocabulary) return null;
+  const { file } = metadata;
+  const chat = await ggufChat(metadata, vocabulary);
+  return expectFits(await ggufTokenizer(vocabulary, file, chat), config, file);
+}
+
+/** The chat template of a GGUF file's metadata, undefined where it has none. */
+async function ggufChat(metadata: Fields, vocabulary: GgufVocabulary): Promise<ChatTemplate | undefined> {
+  const { file } = metadata;
+  const field = "tokenizer.chat_template";
+  if (!metadata.has(field)) return undefined;
+  const { chatTemplate } = await import("./chat-template.js");
+  const source = { template: metadata.string(field), file };
+  return chatTemplate(source, namedTokens(metadata, vocabulary), specialNames(vocabulary));
 }
 
 function findTokenizer(files: ModelFiles, names: readonly string[]): string | undefined {
@@ -103,6 +127,7 @@ function llama2cNames({ vocabSize }: ModelConfig): string[] {
 
 async function readTokenizer(files: ModelFiles, name: string, config: ModelConfig): Promise<Tokenizer> {
   const file = files.describe(name);
+  if (GGUF.test(name)) return readGgufTokenizer(await files.open(name), config);
   if (!name.endsWith(".json")) return readLlama2cTokenizer(await files.open(name), config.vocabSize);
 
   const json = parseObject(await files.text(name), file);
@@ -110,13 +135,35 @@ async function readTokenizer(files: ModelFiles, name: string, config: ModelConfi
   const settingsJson = files.has(settings)
     ? parseObject(await files.text(settings), files.describe(settings))
     : {};
-  // The library comes only with a model that needs it.
+  const source = await readChatSource(files, settingsJson);
+  // The libraries come only with a model that needs them.
+  const makeChat = source && (await import("./chat-template.js")).chatTemplate;
   const { huggingFaceTokenizer } = await import("./hf-tokenizer.js");
-  const tokenizer = huggingFaceTokenizer(json, settingsJson, file);
-  for (let id = config.vocabSize; id < tokenizer.vocabSize; id++) {
+  const tokenizer = huggingFaceTokenizer(
+    json,
+    settingsJson,
+    file,
+    makeChat && ((specials) => makeChat(source, settingsJson, specials)),
+  );
+  return expectFits(tokenizer, config, file);
+}
+
+/** That of another GGUF file, whose model may be any, or none. */
+async function readGgufTokenizer(source: ByteSource, config: ModelConfig): Promise<Tokenizer> {
+  try {
+    const tokenizer = await tokenizerOf(metadataFields(await openGguf(source)), config);
+    if (!tokenizer) throw new FormatError(source.name, "holds no tokenizer");
+    return tokenizer;
+  } finally {
+    await source.close();
+  }
+}
+
+function expectFits(tokenizer: Tokenizer, { vocabSize }: ModelConfig, file: string): Tokenizer {
+  for (let id = vocabSize; id < tokenizer.vocabSize; id++) {
     // Special tokens out of the model's reach are common and harmless: text never becomes one.
     if (tokenizer.bytes(id).length > 0) {
-      throw new FormatError(file, `has a token ${id}, but the model's vocabulary is ${config.vocabSize}`);
+      throw new FormatError(file, `has a token ${id}, but the model's vocabulary is ${vocabSize}`);
     }
   }
   return tokenizer;

@@ -8,6 +8,12 @@ export type TensorData =
       readonly shape: readonly number[];
       readonly data: Float32Array | (() => Promise<Float32Array>);
     }
+  /** Bytes as the type has them, row-major, in pieces. */
+  | {
+      readonly dtype: "F32" | "F16" | "BF16";
+      readonly shape: readonly number[];
+      readonly pieces: () => AsyncIterable<Uint8Array<ArrayBuffer>>;
+    }
   | { readonly dtype: "I64"; readonly shape: readonly number[]; readonly data: readonly number[] }
   | { readonly dtype: "U8"; readonly shape: readonly number[]; readonly data: Uint8Array };
 
@@ -35,13 +41,17 @@ export async function* writeSafetensors(
   let offset = 0;
   for (const [name, { dtype, shape }] of entries) {
     if (name === "__metadata__") throw new RangeError("no tensor can be named '__metadata__'");
-    const end = offset + sizeOf(shape) * BYTES[dtype];
+    const end = offset + tensorBytes({ dtype, shape });
     header.set(name, { dtype, shape, data_offsets: [offset, end] });
     offset = end;
   }
   yield encodeHeader(header);
 
   for (const [name, tensor] of entries) {
+    if ("pieces" in tensor) {
+      yield* counted(name, tensor.pieces(), tensorBytes(tensor));
+      continue;
+    }
     const data = typeof tensor.data === "function" ? await tensor.data() : tensor.data;
     if (data.length !== sizeOf(tensor.shape)) {
       throw new RangeError(
@@ -50,6 +60,26 @@ export async function* writeSafetensors(
     }
     yield encodeTensor(name, tensor.dtype, data);
   }
+}
+
+/** Passes pieces on. Throws RangeError where they are not `expected` bytes in all: the header has promised them. */
+async function* counted(
+  name: string,
+  pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
+  expected: number,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  let written = 0;
+  for await (const piece of pieces) {
+    written += piece.length;
+    yield piece;
+  }
+  if (written !== expected)
+    throw new RangeError(`tensor '${name}': ${written} bytes for ${expected} of its shape`);
+}
+
+/** Bytes of a tensor in a file. */
+export function tensorBytes({ dtype, shape }: Pick<TensorData, "dtype" | "shape">): number {
+  return sizeOf(shape) * BYTES[dtype];
 }
 
 /** Eight bytes of length, then JSON padded with spaces so that the data is aligned to 8. */

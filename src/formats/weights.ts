@@ -45,16 +45,14 @@ export function expectFiniteBytes(
 function notFinite(dtype: WeightType, bytes: Uint8Array): number {
   const { buffer, byteOffset, length } = bytes;
   switch (dtype) {
-    case "f32": {
-      const words = new Uint32Array(buffer, byteOffset, length / 4);
-      for (let i = 0; i < words.length; i++) {
-        if (((words[i] as number) & 0x7f800000) === 0x7f800000) return i;
-      }
-      return -1;
-    }
+    case "f32":
+      if (!hasOnes(bytes, 0x7f800000)) return -1;
+      return exponentOfOnes(new Uint32Array(buffer, byteOffset, length / 4), 0x7f800000, 1);
     case "f16":
+      if (!hasOnes(bytes, 0x7c007c00)) return -1;
       return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7c00, 1);
     case "bf16":
+      if (!hasOnes(bytes, 0x7f807f80)) return -1;
       return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7f80, 1);
     case "q8_0":
       return exponentOfOnes(new Uint16Array(buffer, byteOffset, length / 2), 0x7c00, Q8_0_BYTES / 2);
@@ -63,9 +61,25 @@ function notFinite(dtype: WeightType, bytes: Uint8Array): number {
   }
 }
 
-function exponentOfOnes(halves: Uint16Array, exponent: number, step: number): number {
-  for (let i = 0; i < halves.length; i += step) {
-    if (((halves[i] as number) & exponent) === exponent) return i / step;
+/**
+ * Whether some value has an exponent of ones, or may have: what looks at single values tells. Whole words at a time,
+ * without a branch: added to the exponent's lowest bit, ones carry into the place of the sign, which was cleared.
+ * @param exponent the bits of the exponents in a word of one value or two
+ */
+function hasOnes({ buffer, byteOffset, length }: Uint8Array, exponent: number): boolean {
+  // Halves that begin, or end, inside a word.
+  if (byteOffset % 4 !== 0 || length % 4 !== 0) return true;
+  const words = new Int32Array(buffer, byteOffset, length / 4);
+  const lowest = exponent & ~(exponent << 1);
+  const carries = (exponent + lowest) & ~exponent;
+  let sums = 0;
+  for (let i = 0; i < words.length; i++) sums |= ((words[i] as number) & exponent) + lowest;
+  return (sums & carries) !== 0;
+}
+
+function exponentOfOnes(values: Uint16Array | Uint32Array, exponent: number, step: number): number {
+  for (let i = 0; i < values.length; i += step) {
+    if (((values[i] as number) & exponent) === exponent) return i / step;
   }
   return -1;
 }

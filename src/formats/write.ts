@@ -124,7 +124,8 @@ async function expectReplaceable(folder: string, names: Iterable<string>): Promi
   }
 }
 
-async function describeTarget(path: string): Promise<"nothing" | "file" | "folder" | "device"> {
+/** What stands at a path. Node only. Throws FormatError where the system does not tell. */
+export async function describeTarget(path: string): Promise<"nothing" | "file" | "folder" | "device"> {
   const { stat } = await import("node:fs/promises");
   try {
     const info = await stat(path);

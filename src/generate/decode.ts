@@ -3,6 +3,7 @@ import { vocabularySize } from "../model/forward.js";
 import { KVCache, type KVType } from "../model/kv-cache.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
+import { rotaryReach, usesLongFactors } from "../model/rope-frequencies.js";
 import { Arena } from "../tensor.js";
 import { type Piece, predict } from "./predict.js";
 import type { PrefixCache } from "./prefix-cache.js";
@@ -58,14 +59,22 @@ export async function* decode(
 /**
  * The same for several prompts of any length at once: a pass takes a token of each, so that every weight is read once
  * for all. Each sequence has its own random numbers and monitor, ends by itself, and has the logits that it would
- * have alone, but for rounding.
+ * have alone, but for rounding. Where they may become so long that the model rotates each by its length (LongRoPE,
+ * dynamic scaling), they run one after the other.
  */
 export async function* decodeBatch(
   model: Model,
   sources: readonly Source[],
   options: DecodeBatchOptions,
 ): AsyncGenerator<BatchStep, void> {
-  yield* run(model, sources, options, undefined);
+  const longest = Math.max(0, ...sources.map(({ prompt }) => prompt.length)) + options.maxTokens;
+  if (Math.min(longest, model.config.contextLength) <= rotaryReach(model.config, 1)) {
+    yield* run(model, sources, options, undefined);
+    return;
+  }
+  for (const [index, source] of sources.entries()) {
+    for await (const step of run(model, [source], options, undefined)) yield { ...step, index };
+  }
 }
 
 async function* run(
@@ -94,6 +103,7 @@ async function* run(
     : undefined;
   // In the order of the cache's sequences.
   let live = sequences;
+  let sequenceLength = longest;
   try {
     for (;;) {
       await yieldToEventLoop();
@@ -108,8 +118,15 @@ async function* run(
       live = without(live, ended, cache);
       if (live.length === 0) return;
 
+      const before = sequenceLength;
+      sequenceLength = Math.max(...live.map(({ pending }, i) => (cache.lengths[i] ?? 0) + pending.length));
+      if (usesLongFactors(model.config, sequenceLength) !== usesLongFactors(model.config, before)) {
+        // All tokens so far go through the model again: their keys were turned by the other factors.
+        cache.truncate(0);
+        for (const sequence of live) sequence.restart();
+      }
       const pieces = nextPieces(live, cache);
-      const predictions = await predict(arena, model, cache, pieces, { overlay, logits });
+      const predictions = await predict(arena, model, cache, pieces, { overlay, sequenceLength, logits });
       ended.clear();
       for (const [i, sequence] of live.entries()) {
         sequence.read(pieces[i]?.ids.length ?? 0);
@@ -124,7 +141,7 @@ async function* run(
       if (live.length === 0) return;
     }
   } finally {
-    if (lender) lender.giveBack(sequences[0]?.ids ?? []);
+    if (lender) lender.giveBack(sequences[0]?.ids ?? [], sequenceLength);
     else cache.dispose();
     arena.dispose();
   }

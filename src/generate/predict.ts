@@ -33,6 +33,8 @@ export interface Piece {
 /** What a pass runs with. */
 export interface PredictOptions {
   readonly overlay: Overlay | undefined;
+  /** Of the longest sequence, with what is yet to come of its prompt: see `forward`. */
+  readonly sequenceLength: number;
   /** Filled with the logits of all predictions, where there is one: room for (pieces, vocabulary). */
   readonly logits: Float32Array<ArrayBuffer> | undefined;
 }
@@ -46,7 +48,7 @@ export async function predict(
   model: Model,
   cache: KVCache,
   pieces: readonly Piece[],
-  { overlay, logits }: PredictOptions,
+  { overlay, sequenceLength, logits }: PredictOptions,
 ): Promise<(Prediction | undefined)[]> {
   arena.reset();
   const tape = new Tape(arena, false);
@@ -57,7 +59,7 @@ export async function predict(
     ...piece.ids,
     ...new Array<number>(length - piece.ids.length).fill(0),
   ]);
-  const all = forward(tape, model, ids, { batch: pieces.length, overlay, cache, counts });
+  const all = forward(tape, model, ids, { batch: pieces.length, overlay, cache, counts, sequenceLength });
 
   const last = [...pieces.keys()].filter((i) => pieces[i]?.isLast);
   if (last.length === 0) return pieces.map(() => undefined);

@@ -1,6 +1,7 @@
 import { KVCache, type KVCacheOptions } from "../model/kv-cache.js";
 import type { Overlay } from "../model/lora.js";
 import type { Model } from "../model/model.js";
+import { rotaryReach } from "../model/rope-frequencies.js";
 
 /**
  * Keys and values that outlive a generation: the next one whose prompt begins with the same ids, as the turns of a
@@ -10,6 +11,8 @@ import type { Model } from "../model/model.js";
 export class PrefixCache {
   readonly #cache: KVCache;
   #ids: readonly number[] = [];
+  /** The longest sequence whose keys are turned as those that it holds are. */
+  #reach = 0;
   #isTaken = false;
 
   /** @throws RangeError as `KVCache` does */
@@ -47,7 +50,8 @@ export class PrefixCache {
     if (this.#isTaken) throw new RangeError("cache: another generation has it");
     const differs = prompt.findIndex((id, i) => id !== this.#ids[i]);
     const shared = differs < 0 ? prompt.length : differs;
-    this.#cache.truncate(Math.min(shared, prompt.length - 1));
+    const isTurnedAlike = rotaryReach(model.config, prompt.length) === this.#reach;
+    this.#cache.truncate(isTurnedAlike ? Math.min(shared, prompt.length - 1) : 0);
     this.#isTaken = true;
     return this.#cache;
   }
@@ -55,8 +59,10 @@ export class PrefixCache {
   /**
    * Takes it back from a generation.
    * @param ids those that went through the model, of which it holds as many as it has positions
+   * @param sequenceLength what the last pass took for the sequence's
    */
-  giveBack(ids: readonly number[]): void {
+  giveBack(ids: readonly number[], sequenceLength: number): void {
+    this.#reach = rotaryReach(this.model.config, sequenceLength);
     this.#ids = ids.slice(0, this.#cache.length);
     this.#isTaken = false;
   }

@@ -77,6 +77,11 @@ export class Sequence {
     this.#pending = this.#pending.slice(count);
   }
 
+  /** Has all tokens read again. */
+  restart(): void {
+    this.#pending = this.ids;
+  }
+
   /** The end, where there is no need of another prediction, or no room for one. */
   ending(room: number): DecodeStep | undefined {
     if (this.#generated.length >= this.options.maxTokens) return this.#end("length");

@@ -3,6 +3,7 @@ import { Parameters, type Tensor } from "../tensor.js";
 import { linearLayers } from "./config.js";
 import type { Lora, Overlay, TokenRows } from "./lora.js";
 import type { Model } from "./model.js";
+import { layerOf } from "./placement.js";
 
 /** 2^32 / φ: its multiples are far from one another. */
 const GOLDEN_RATIO = 0x9e3779b9;
@@ -29,8 +30,8 @@ export interface RowValues {
 }
 
 /**
- * Trainable rows of the vocabulary and low-rank additions to linear layers, in one block: all that training a
- * frozen model changes.
+ * Trainable rows of the vocabulary and low-rank additions to linear layers, each in the memory of its layer: all that
+ * training a frozen model changes.
  */
 export class Adapter implements Overlay {
   readonly parameters: Parameters;
@@ -59,7 +60,8 @@ export class Adapter implements Overlay {
       shapes.set(`${name}.b`, [out, config.rank]);
     }
     for (const [name, shape] of rowShapes(model, rows)) shapes.set(name, shape);
-    this.parameters = new Parameters(model.backend, shapes);
+    const backendOf = (name: string) => model.homeOf(layerOf(name));
+    this.parameters = new Parameters(model.backend, shapes, { backendOf });
     for (const name of config.targets) {
       const lora = this.#view(name);
       const bound = 1 / Math.sqrt(lora.a.shape[1] as number);

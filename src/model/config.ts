@@ -11,12 +11,44 @@ export type RopeScaling =
       readonly lowFreqFactor: number;
       readonly highFreqFactor: number;
       readonly originalContextLength: number;
+    }
+  /** NTK-aware: past the original context theta grows with the length of the sequence, up to `factor` contexts. */
+  | { readonly kind: "dynamic"; readonly factor: number; readonly originalContextLength: number }
+  /** YaRN (Peng et al. 2023): as Llama 3.1, with a ramp over the pairs of a head. */
+  | {
+      readonly kind: "yarn";
+      readonly factor: number;
+      readonly originalContextLength: number;
+      /** Pairs that turn more often than this in the original context keep their frequency. */
+      readonly betaFast: number;
+      /** Pairs that turn less often than this are slowed by the whole factor. */
+      readonly betaSlow: number;
+      /** Whether the ramp begins and ends at whole pairs. */
+      readonly truncate: boolean;
+      /** Factor of the cosines and sines. */
+      readonly attentionFactor: number;
+    }
+  /** LongRoPE (Ding et al. 2024): a divisor of its own for every pair, other ones past the original context. */
+  | {
+      readonly kind: "longrope";
+      /** (rotated / 2), as are the long ones. */
+      readonly shortFactors: readonly number[];
+      readonly longFactors: readonly number[];
+      readonly originalContextLength: number;
+      /** Factor of the cosines and sines, at every length. */
+      readonly attentionFactor: number;
     };
 
 /** Where a token's place comes from. */
 export type PositionConfig =
   | { readonly kind: "learned" }
-  | { readonly kind: "rope"; readonly theta: number; readonly scaling: RopeScaling };
+  | {
+      readonly kind: "rope";
+      readonly theta: number;
+      readonly scaling: RopeScaling;
+      /** How many numbers of a head are rotated, the first ones; all where absent. */
+      readonly rotaryDim?: number;
+    };
 
 /**
  * A decoder-only transformer as data: one forward pass (`forward.ts`) reads it, so an architecture is a row in
@@ -47,8 +79,14 @@ export interface ModelConfig {
   readonly bias: { readonly qkv: boolean; readonly output: boolean; readonly mlp: boolean };
   /** One matrix for q, k and v (rows in that order) instead of three. */
   readonly fusedQkv: boolean;
+  /** One matrix for gate and up (rows in that order) instead of two. */
+  readonly fusedMlp: boolean;
+  /** Whether every head of q and k goes through an RMSNorm before it is rotated. */
+  readonly qkNorm: boolean;
   /** Keys that a position sees, itself included; null for all before it. */
   readonly window: number | null;
+  /** Layers in which a position sees all before it in spite of the window; none where absent. */
+  readonly fullAttentionLayers?: readonly number[];
   /** Whether the output head is the embedding. */
   readonly tied: boolean;
   readonly bosId: number | null;
@@ -58,8 +96,8 @@ export interface ModelConfig {
 
 /**
  * The weights that a configuration has, by our names, with shapes (out, in) for linear layers:
- * `embed`, `positions`, `layers.<i>.{attention_norm,q,k,v,qkv,output,mlp_norm,gate,up,down}`, `norm`, `head`;
- * each with `.weight` or `.bias`.
+ * `embed`, `positions`, `layers.<i>.{attention_norm,q,k,v,qkv,q_norm,k_norm,output,mlp_norm,gate,up,gate_up,down}`,
+ * `norm`, `head`; each with `.weight` or `.bias`.
  */
 export function weightShapes(config: ModelConfig): Map<string, readonly number[]> {
   const { hiddenSize: d, intermediateSize: f, headDim } = config;
@@ -88,10 +126,15 @@ export function weightShapes(config: ModelConfig): Map<string, readonly number[]
       linear(`${layer}.k`, kv, d, config.bias.qkv);
       linear(`${layer}.v`, kv, d, config.bias.qkv);
     }
+    if (config.qkNorm) {
+      shapes.set(`${layer}.q_norm.weight`, [headDim]);
+      shapes.set(`${layer}.k_norm.weight`, [headDim]);
+    }
     linear(`${layer}.output`, d, q, config.bias.output);
     norm(`${layer}.mlp_norm`);
-    if (config.mlp === "swiglu") linear(`${layer}.gate`, f, d, config.bias.mlp);
-    linear(`${layer}.up`, f, d, config.bias.mlp);
+    for (const part of mlpInputs(config)) {
+      linear(`${layer}.${part}`, part === "gate_up" ? 2 * f : f, d, config.bias.mlp);
+    }
     linear(`${layer}.down`, d, f, config.bias.mlp);
   }
   norm("norm");
@@ -102,27 +145,37 @@ export function weightShapes(config: ModelConfig): Map<string, readonly number[]
 /**
  * What each weight is stored as where the model is to be stored as `dtype`: the matrices of linear layers, the
  * embedding and the head; f16 where their rows are not whole blocks of it. Norms, biases and positions stay f32.
+ * @param dtype one type for all, or that of the matrix with this name
  */
-export function weightTypes(config: ModelConfig, dtype: WeightType): Map<string, WeightType> {
+export function weightTypes(
+  config: ModelConfig,
+  dtype: WeightType | ((name: string) => WeightType),
+): Map<string, WeightType> {
   const matrices = ["embed", ...(config.tied ? [] : ["head"]), ...linearLayers(config)];
   const shapes = weightShapes(config);
   return new Map(
     matrices.map((matrix) => {
       const name = `${matrix}.weight`;
       const [, cols = 0] = shapes.get(name) ?? [];
-      return [name, cols % blockOf(dtype) === 0 ? dtype : "f16"];
+      const wanted = typeof dtype === "function" ? dtype(name) : dtype;
+      return [name, cols % blockOf(wanted) === 0 ? wanted : "f16"];
     }),
   );
 }
 
 /** The names of the linear layers inside the blocks: what LoRA adapts by default. */
 export function linearLayers(config: ModelConfig): string[] {
-  const parts = [
-    ...(config.fusedQkv ? ["qkv"] : ["q", "k", "v"]),
-    "output",
-    ...(config.mlp === "swiglu" ? ["gate"] : []),
-    "up",
-    "down",
-  ];
+  const parts = [...(config.fusedQkv ? ["qkv"] : ["q", "k", "v"]), "output", ...mlpInputs(config), "down"];
   return Array.from({ length: config.layers }, (_, i) => parts.map((part) => `layers.${i}.${part}`)).flat();
+}
+
+/** The linear layers that the MLP's input goes through. */
+function mlpInputs(config: ModelConfig): string[] {
+  if (config.fusedMlp) return ["gate_up"];
+  return config.mlp === "swiglu" ? ["gate", "up"] : ["up"];
+}
+
+/** Keys that a position of this layer sees, itself included; null for all before it. */
+export function windowOf(config: ModelConfig, layer: number): number | null {
+  return config.fullAttentionLayers?.includes(layer) ? null : config.window;
 }

@@ -10,13 +10,15 @@ import { rope } from "../ops/rope.js";
 import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
+import { transfer } from "../ops/transfer.js";
 import { view } from "../ops/view.js";
 import type { Tape } from "../tape.js";
 import type { Tensor } from "../tensor.js";
-import type { ModelConfig } from "./config.js";
+import { type ModelConfig, windowOf } from "./config.js";
 import type { KVCache } from "./kv-cache.js";
 import { adaptedLinear, type Overlay, weightUnder } from "./lora.js";
-import type { Model } from "./model.js";
+import type { Model, Stretch } from "./model.js";
+import { passTables } from "./rope-tables.js";
 
 /** What a pass runs with besides the model. */
 export interface ForwardOptions {
@@ -31,6 +33,11 @@ export interface ForwardOptions {
    * the next ids of each go on behind its own. All by default.
    */
   readonly counts?: readonly number[];
+  /**
+   * How long the sequences are to be of which this pass is a part: LongRoPE and dynamic scaling choose frequencies by
+   * it. What the pass reaches where nothing is said.
+   */
+  readonly sequenceLength?: number;
   /**
    * Added to the input embeddings: (batch · length, hidden). Where it requires a gradient, it gets that of the
    * embeddings, and does so while all weights are frozen.
@@ -75,24 +82,45 @@ export function forward(
       `forward: ${position + length} positions, but the model's context has ${config.contextLength}`,
     );
   }
-  cache?.reserve(length);
+  cache?.reserve(length, (layer) => model.homeOf(layer));
   const starts = cache?.lengths ?? [];
   const positions = starts.some((start) => start !== position)
     ? tape.from(Uint32Array.from(starts))
     : undefined;
-  const place: Place = { batch, length, position, positions, cache, overlay };
+  const sequenceLength = Math.max(options.sequenceLength ?? 0, position + length);
+  const place: Place = { batch, length, position, positions, sequenceLength, cache, overlay };
 
   let x = embed(tape, model, ids, place);
   if (perturbation) {
     expectShape("forward", "perturbation", perturbation, x.shape);
     x = add(tape, x, perturbation);
   }
-  for (let layer = 0; layer < config.layers; layer++) {
-    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
-    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, overlay));
-  }
+  for (const stretch of model.stretches) x = runStretch(tape, model, stretch, x, place);
   cache?.advance(counts ?? length);
   return norm(tape, model, overlay, "norm", x);
+}
+
+/** Runs layers in their memory; the residual stream goes there and comes back. */
+function runStretch(tape: Tape, model: Model, stretch: Stretch, x: Tensor, place: Place): Tensor {
+  const { backend } = stretch;
+  if (backend === model.backend) return runLayers(tape, model, stretch, x, place);
+  const input = transfer(tape, x, backend);
+  const positions = place.positions && transfer(tape, place.positions, backend);
+  const there = { ...place, positions };
+  return transfer(
+    tape,
+    tape.on(backend, () => runLayers(tape, model, stretch, input, there)),
+    x.backend,
+  );
+}
+
+function runLayers(tape: Tape, model: Model, { first, end }: Stretch, input: Tensor, place: Place): Tensor {
+  let x = input;
+  for (let layer = first; layer < end; layer++) {
+    x = tape.block(x, (x) => attentionPart(tape, model, layer, x, place));
+    x = tape.block(x, (x) => mlpPart(tape, model, layer, x, place.overlay));
+  }
+  return x;
 }
 
 /** Where a pass stands. */
@@ -103,6 +131,7 @@ interface Place {
   readonly position: number;
   /** That of each sequence, u32 (batch), where they differ. */
   readonly positions: Tensor | undefined;
+  readonly sequenceLength: number;
   readonly cache: KVCache | undefined;
   readonly overlay: Overlay | undefined;
 }
@@ -164,21 +193,27 @@ function norm(tape: Tape, model: Model, overlay: Overlay | undefined, name: stri
 /** x + attention(norm(x)) */
 function attentionPart(tape: Tape, model: Model, layer: number, x: Tensor, place: Place): Tensor {
   const { config } = model;
-  const { batch, length, position, positions, cache, overlay } = place;
+  const { batch, length, position, positions, sequenceLength, cache, overlay } = place;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.attention_norm`, x);
   const projected = projections(tape, model, name, normed, overlay);
   let q = view(tape, projected.q, [batch, length, config.heads, config.headDim]);
   let k = view(tape, projected.k, [batch, length, config.kvHeads, config.headDim]);
   let v = view(tape, projected.v, [batch, length, config.kvHeads, config.headDim]);
+  if (config.qkNorm) {
+    q = rmsnorm(tape, q, weightUnder(model, overlay, `${name}.q_norm.weight`), config.normEps);
+    k = rmsnorm(tape, k, weightUnder(model, overlay, `${name}.k_norm.weight`), config.normEps);
+  }
   if (config.position.kind === "rope") {
-    const { cos, sin } = model.ropeTables(position + length);
-    q = rope(tape, q, cos, sin, { position, positions });
-    k = rope(tape, k, cos, sin, { position, positions });
+    // Keys in a cache stay as they were turned, even where this sequence is long enough for other frequencies.
+    const from = positions ? 0 : position;
+    const { cos, sin, first } = passTables(tape, model, from, position + length - from, sequenceLength);
+    q = rope(tape, q, cos, sin, { position: position - first, positions });
+    k = rope(tape, k, cos, sin, { position: position - first, positions });
   }
   if (cache) ({ k, v } = cache.append(tape, layer, k, v, positions));
   const kvLength = position + length;
-  const mixed = attention(tape, q, k, v, { window: config.window, kvLength, positions });
+  const mixed = attention(tape, q, k, v, { window: windowOf(config, layer), kvLength, positions });
   const rows = view(tape, mixed, [batch * length, config.heads * config.headDim]);
   return adaptedLinear(tape, model, overlay, `${name}.output`, rows, x);
 }
@@ -203,13 +238,21 @@ function projections(tape: Tape, model: Model, name: string, x: Tensor, overlay:
 
 /** x + mlp(norm(x)) */
 function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Overlay | undefined): Tensor {
-  const { config } = model;
   const name = `layers.${layer}`;
   const normed = norm(tape, model, overlay, `${name}.mlp_norm`, x);
-  const up = adaptedLinear(tape, model, overlay, `${name}.up`, normed);
-  const inner =
-    config.mlp === "swiglu"
-      ? swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, normed), up)
-      : gelu(tape, up, config.mlp === "gelu_tanh" ? "tanh" : "erf");
+  const inner = mlpInner(tape, model, name, normed, overlay);
   return adaptedLinear(tape, model, overlay, `${name}.down`, inner, x);
+}
+
+/** What goes into the MLP's last layer: (rows, intermediate). */
+function mlpInner(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined): Tensor {
+  const { mlp, fusedMlp, intermediateSize } = model.config;
+  if (fusedMlp) {
+    const both = adaptedLinear(tape, model, overlay, `${name}.gate_up`, x);
+    const gate = slice(tape, both, 0, intermediateSize);
+    return swiglu(tape, gate, slice(tape, both, intermediateSize, intermediateSize));
+  }
+  const up = adaptedLinear(tape, model, overlay, `${name}.up`, x);
+  if (mlp === "swiglu") return swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, x), up);
+  return gelu(tape, up, mlp === "gelu_tanh" ? "tanh" : "erf");
 }

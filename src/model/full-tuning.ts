@@ -3,9 +3,10 @@ import { type RowValues, rowShapes, tokenRows } from "./adapter.js";
 import { weightShapes } from "./config.js";
 import type { Overlay, TokenRows } from "./lora.js";
 import type { Model } from "./model.js";
+import { layerOf } from "./placement.js";
 
 /**
- * Trainable rows of the vocabulary and all weights of a model, in one block, over the model that they began as. That
+ * Trainable rows of the vocabulary and all weights of a model, over the model that they began as. That
  * one stays as it was, since divergences are measured from it: the weights are in memory twice, once as the model
  * stores them and once in f32.
  */
@@ -26,7 +27,9 @@ export class FullTuning implements Overlay {
     read: (name: string) => Promise<Float32Array> = (name) => model.weight(name).read(),
   ): Promise<FullTuning> {
     const weights = weightShapes(model.config);
-    const parameters = new Parameters(model.backend, new Map([...weights, ...rowShapes(model, rows)]));
+    const shapes = new Map([...weights, ...rowShapes(model, rows)]);
+    const backendOf = (name: string) => model.homeOf(layerOf(name));
+    const parameters = new Parameters(model.backend, shapes, { backendOf });
     try {
       for (const name of weights.keys()) parameters.get(name).write(await read(name));
       return new FullTuning(parameters, tokenRows(parameters, model, rows));

@@ -5,6 +5,7 @@ import { Parameters, sizeOf } from "../tensor.js";
 import type { Tokenizer } from "../tokenizer.js";
 import { type ModelConfig, weightShapes, weightTypes } from "./config.js";
 import { Model } from "./model.js";
+import { placeWeights } from "./placement.js";
 
 /** Standard deviation of fresh weights, as GPT-2 has it. */
 const STD = 0.02;
@@ -21,7 +22,12 @@ export function initialise(
   random: Random,
   dtype: WeightType = "f32",
 ): Model {
-  const weights = new Parameters(backend, weightShapes(config), { dtypes: weightTypes(config, dtype) });
+  const shapes = weightShapes(config);
+  const dtypes = weightTypes(config, dtype);
+  const weights = new Parameters(backend, shapes, {
+    dtypes,
+    backendOf: placeWeights(backend, shapes, dtypes),
+  });
   const residual = STD / Math.sqrt(2 * config.layers);
   for (const [name, tensor] of weights.entries()) {
     if (name.endsWith(".bias")) continue;

@@ -83,9 +83,10 @@ export class KVCache {
 
   /**
    * Makes room for `rows` more positions of every sequence.
+   * @param homeOf in whose memory a layer lies; in the backend's where nothing is said
    * @throws RangeError where the capacity has none
    */
-  reserve(rows: number): void {
+  reserve(rows: number, homeOf: (layer: number) => Backend = () => this.backend): void {
     const needed = this.length + rows;
     if (needed > this.capacity) {
       throw new RangeError(`forward: ${needed} positions, but the cache holds ${this.capacity}`);
@@ -97,19 +98,20 @@ export class KVCache {
     // One layer after the other, so that only one lies there twice.
     for (let layer = 0; layer < this.config.layers; layer++) {
       const old = this.#layers[layer];
-      this.#layers[layer] = { k: this.#moved(old?.k, grown), v: this.#moved(old?.v, grown) };
+      const home = homeOf(layer);
+      this.#layers[layer] = { k: this.#moved(old?.k, grown, home), v: this.#moved(old?.v, grown, home) };
     }
     this.#rows = grown;
   }
 
   /** A tensor of so many rows with what another holds, which is given back. */
-  #moved(old: Tensor | undefined, rows: number): Tensor {
+  #moved(old: Tensor | undefined, rows: number, home: Backend): Tensor {
     const shape = this.#shape(rows);
-    const block = this.backend.allocate(align(bytesOf(this.type, shape)), "kvCache");
-    const tensor = new Tensor(this.backend, block, 0, shape, this.type);
+    const block = home.allocate(align(bytesOf(this.type, shape)), "kvCache");
+    const tensor = new Tensor(home, block, 0, shape, this.type);
     if (!old) return tensor;
     for (const [i, length] of this.#lengths.entries()) this.#copyRows(tensor, i, old, i, length);
-    this.backend.free(old.block);
+    home.free(old.block);
     return tensor;
   }
 
@@ -120,7 +122,7 @@ export class KVCache {
       const byteOffset = tensor.byteOffset + bytesOf(this.type, [sequence * all, ...row]);
       return { block: tensor.block, byteOffset, byteLength: bytesOf(this.type, [rows, ...row]) };
     };
-    if (rows > 0) this.backend.copy(part(to, toSequence), part(from, fromSequence));
+    if (rows > 0) to.backend.copy(part(to, toSequence), part(from, fromSequence));
   }
 
   /**
@@ -185,8 +187,8 @@ export class KVCache {
   /** Gives the memory back. The cache is then empty, and can be used again. */
   dispose(): void {
     for (const { k, v } of this.#layers) {
-      this.backend.free(k.block);
-      this.backend.free(v.block);
+      k.backend.free(k.block);
+      v.backend.free(v.block);
     }
     this.#layers.length = 0;
     this.#rows = 0;

@@ -1,17 +1,33 @@
 import type { Backend } from "../backend.js";
-import type { WeightType } from "../dtype.js";
+import type { KeptType } from "../dtype.js";
 import { Parameters, type Tensor } from "../tensor.js";
 import type { Tokenizer } from "../tokenizer.js";
 import { type ModelConfig, weightShapes, weightTypes } from "./config.js";
-import { RopeTables } from "./rope-tables.js";
-import { decoded, pieces, type StoredWeight, weightOfValues } from "./stored-weight.js";
+import { fillWeights, type LoadProgress } from "./fill-weights.js";
+import { placeWeights } from "./placement.js";
+import { ropeReach } from "./rope-frequencies.js";
+import { RopeTables, rotaryOf } from "./rope-tables.js";
+import { type StoredWeight, weightOfValues } from "./stored-weight.js";
 
 /** Positions that the first rotary tables cover; longer sequences make longer ones. */
 const FIRST_POSITIONS = 1024;
 
-/** The weights of a transformer on a backend, and what its configuration and tokenizer say. */
+/** Layers that follow one another in one memory. */
+export interface Stretch {
+  readonly backend: Backend;
+  readonly first: number;
+  /** Behind the last. */
+  readonly end: number;
+}
+
+/**
+ * The weights of a transformer on a backend, and what its configuration and tokenizer say. One that is too large for
+ * the backend's memory lies in several, whole layers in each; see `placeWeights`.
+ */
 export class Model {
   readonly #tables: RopeTables[] = [];
+  /** All layers, in order. */
+  readonly stretches: readonly Stretch[];
 
   /**
    * @param weights the tensors of `weightShapes(config)`; the model disposes of them
@@ -22,18 +38,39 @@ export class Model {
     readonly weights: Parameters,
     readonly tokenizer: Tokenizer | null,
   ) {
+    this.stretches = this.#findStretches();
+    if (config.position.kind !== "rope") return;
     // Now, not in the first pass: there they would lie in the way of the arena, which grows in place.
-    if (config.position.kind === "rope") this.ropeTables(1);
+    for (const { backend } of this.stretches) this.ropeTables(1, backend);
   }
 
+  /** The first memory's, where a pass begins and ends. */
   get backend(): Backend {
     return this.weights.backend;
+  }
+
+  #findStretches(): Stretch[] {
+    const stretches: Stretch[] = [];
+    for (let layer = 0; layer < this.config.layers; layer++) {
+      const backend = this.homeOf(layer);
+      const last = stretches.at(-1);
+      if (last?.backend === backend) stretches[stretches.length - 1] = { ...last, end: layer + 1 };
+      else stretches.push({ backend, first: layer, end: layer + 1 });
+    }
+    return stretches;
+  }
+
+  /** In whose memory a layer lies, and all that goes with it; what belongs to none lies in the first. */
+  homeOf(layer: number | undefined): Backend {
+    const name = `layers.${layer}.attention_norm.weight`;
+    return this.weights.has(name) ? this.weights.get(name).backend : this.backend;
   }
 
   /**
    * Reads the weights one by one, piece by piece.
    * @param weightOf where a weight of ours lies, by its name
-   * @param dtype what matrices are stored as: see `weightTypes`
+   * @param dtype what matrices are kept as: see `weightTypes`; `stored` keeps each as its file has it
+   * @param onProgress called after every piece
    * @throws RangeError for a weight that `dtype` cannot hold
    */
   static async load(
@@ -41,11 +78,19 @@ export class Model {
     config: ModelConfig,
     tokenizer: Tokenizer | null,
     weightOf: (name: string) => StoredWeight,
-    dtype: WeightType = "f32",
+    dtype: KeptType = "stored",
+    onProgress?: (progress: LoadProgress) => void,
   ): Promise<Model> {
-    const weights = new Parameters(backend, weightShapes(config), { dtypes: weightTypes(config, dtype) });
+    const storedType = (name: string) => {
+      const weight = weightOf(name);
+      return weight.keepAs ?? weight.dtype;
+    };
+    const dtypes = weightTypes(config, dtype === "stored" ? storedType : dtype);
+    const shapes = weightShapes(config);
+    const backendOf = placeWeights(backend, shapes, dtypes);
+    const weights = new Parameters(backend, shapes, { dtypes, isFilled: true, backendOf });
     try {
-      for (const [name, tensor] of weights.entries()) await fillWeight(name, tensor, weightOf(name));
+      await fillWeights(weights, weightOf, onProgress);
     } catch (error) {
       weights.dispose();
       throw error;
@@ -59,7 +104,7 @@ export class Model {
     config: ModelConfig,
     tokenizer: Tokenizer | null,
     read: (name: string) => Promise<Float32Array>,
-    dtype: WeightType = "f32",
+    dtype: KeptType = "stored",
   ): Promise<Model> {
     const shapes = weightShapes(config);
     const weightOf = (name: string) => weightOfValues(shapes.get(name) ?? [], () => read(name));
@@ -76,16 +121,20 @@ export class Model {
     return this.weights.has(name) ? this.weights.get(name) : undefined;
   }
 
-  /** Rotary tables for at least `length` positions. Shorter ones live on: a tape may still read them. */
-  ropeTables(length: number): RopeTables {
-    const last = this.#tables.at(-1);
-    if (last && last.length >= length) return last;
-    const most = Math.max(this.config.contextLength, length);
-    const tables = new RopeTables(
-      this.backend,
-      this.config,
-      Math.min(most, Math.max(FIRST_POSITIONS, 2 * length)),
+  /**
+   * Rotary tables of at least `length` positions, for a sequence of that length, in one memory. Shorter ones live on:
+   * a tape may still read them.
+   */
+  ropeTables(length: number, home = this.backend): RopeTables {
+    const { scaling } = rotaryOf(this.config);
+    const reach = ropeReach(scaling, length);
+    const found = this.#tables.findLast(
+      (tables) =>
+        tables.backend === home && tables.length >= length && ropeReach(scaling, tables.length) === reach,
     );
+    if (found) return found;
+    const most = Math.min(reach, Math.max(this.config.contextLength, length));
+    const tables = new RopeTables(home, this.config, Math.min(most, Math.max(FIRST_POSITIONS, 2 * length)));
     this.#tables.push(tables);
     return tables;
   }
@@ -93,24 +142,5 @@ export class Model {
   dispose(): void {
     for (const tables of this.#tables) tables.dispose();
     this.weights.dispose();
-  }
-}
-
-/** Copies a weight into its tensor, as it is where both have one type. */
-async function fillWeight(name: string, tensor: Tensor, weight: StoredWeight): Promise<void> {
-  if (weight.dtype === tensor.dtype) {
-    for (const { first, rows, byteLength } of pieces(weight)) {
-      const bytes = new Uint8Array(byteLength);
-      await weight.read(first, rows, bytes);
-      tensor.rowBlock(first, rows).writeBytes(bytes);
-    }
-    return;
-  }
-  for await (const { first, rows, values } of decoded(weight)) {
-    try {
-      tensor.rowBlock(first, rows).write(values);
-    } catch (cause) {
-      throw new RangeError(`weight '${name}': ${(cause as Error).message}`, { cause });
-    }
   }
 }

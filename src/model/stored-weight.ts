@@ -7,18 +7,23 @@ export interface StoredWeight {
   readonly shape: readonly number[];
   /** What `read` gives. */
   readonly dtype: WeightType;
+  /** The type to keep it in where the file's own is none that kernels take; its `dtype` where absent. */
+  readonly keepAs?: WeightType;
   /** How many rows are read together: pieces are of a multiple of it, or end with the last row. */
   readonly rowsTogether: number;
   /**
-   * Reads the bytes of `rows` rows from `first` on.
-   * @param into of exactly their size
+   * Reads the bytes of `rows` rows from `first` on. Several pieces may be read at once.
+   * @param into of exactly their size; it may lie in shared memory
    * @throws FormatError where the file is shorter than it was, or holds values that are not finite
    */
   read(first: number, rows: number, into: Uint8Array): Promise<void>;
 }
 
-/** Bytes that are read at once: a few rows of a large matrix, so that no weight is ever held whole twice. */
-const PIECE_BYTES = 4 << 20;
+/**
+ * Bytes that are read at once: a few rows of a large matrix, so that no weight is ever held whole twice, and what was
+ * read is still in the cache when it is checked.
+ */
+const PIECE_BYTES = 1 << 20;
 
 /** Rows of a weight that come next, and the bytes that they take. */
 export interface Piece {
@@ -58,9 +63,14 @@ export async function* decoded(weight: StoredWeight): AsyncGenerator<DecodedPiec
   for (const piece of pieces(weight)) {
     const bytes = new Uint8Array(piece.byteLength);
     await weight.read(piece.first, piece.rows, bytes);
-    const values = isStorage(weight.dtype) ? decode(weight.dtype, bytes) : new Float32Array(bytes.buffer);
-    yield { ...piece, values };
+    yield { ...piece, values: decodePiece(weight.dtype, bytes) };
   }
+}
+
+/** The values of bytes that a weight's `read` gave; of f32 they stay where they are. */
+export function decodePiece(dtype: WeightType, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  if (isStorage(dtype)) return decode(dtype, bytes);
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
 }
 
 /** A weight whose values are asked for as a whole, by whoever has them at hand. */

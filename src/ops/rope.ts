@@ -8,9 +8,20 @@ export const ropeKernel = kernel({
   name: "rope",
   writes: ["x"],
   reads: ["cos", "sin", "positions?"],
-  dims: ["batch", "seq", "heads", "head_dim", "position", "interleaved", "inverse", "has_positions"],
+  dims: [
+    "batch",
+    "seq",
+    "heads",
+    "head_dim",
+    "rotary_dim",
+    "position",
+    "interleaved",
+    "inverse",
+    "has_positions",
+  ],
   range: ({ batch, seq }) => batch * seq,
-  grid: ({ batch, seq, heads, head_dim }) => linearGrid(Math.ceil((batch * seq * heads * head_dim) / 512)),
+  grid: ({ batch, seq, heads, rotary_dim }) =>
+    linearGrid(Math.ceil((batch * seq * heads * rotary_dim) / 512)),
 });
 
 /** Where the rows stand and how a head's numbers are paired. */
@@ -19,14 +30,15 @@ export interface RopeOptions {
   readonly position?: number;
   /** The same for each of them: u32 (batch), whose rows the tables must have, which the caller checks. */
   readonly positions?: Tensor | undefined;
-  /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + head_dim / 2), as in Hugging Face's models. */
+  /** Pairs (2i, 2i + 1), as in the paper; by default halves (i, i + rotary_dim / 2), as in Hugging Face's models. */
   readonly interleaved?: boolean;
 }
 
 /**
  * Rotary position embedding (Su et al. 2021) of x (batch, seq, heads, head_dim), in place: no backward reads what x
  * was before, since to turn back takes the angles alone. Returns x as what it has become.
- * @param cos, sin tables (positions, head_dim / 2); see `ropeTables`
+ * @param cos, sin tables (positions, rotary_dim / 2), see `passTables`: of each head the first rotary_dim numbers
+ * are turned, the others stay
  */
 export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: RopeOptions = {}): Tensor {
   expectTensor("rope", "x", x, "f32", 4);
@@ -34,14 +46,15 @@ export function rope(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, options: R
   if (head_dim % 2 !== 0) throw new RangeError(`rope: head_dim of x ${formatShape(x.shape)} must be even`);
   expectTensor("rope", "cos", cos, "f32", 2);
   const length = cos.shape[0] ?? 0;
-  expectShape("rope", "cos", cos, [length, head_dim / 2]);
+  const rotary_dim = 2 * (cos.shape[1] ?? 0);
+  if (rotary_dim > head_dim) expectShape("rope", "cos", cos, [length, head_dim / 2]);
   expectShape("rope", "sin", sin, cos.shape);
   const position = options.position ?? 0;
   expectInteger("rope", "position", position, 0, length - seq);
   const { positions } = options;
   if (positions) expectShape("rope", "positions", positions, [batch], "u32");
   const args = {
-    ...{ cos, sin, positions: positions ?? null, batch, seq, heads, head_dim, position },
+    ...{ cos, sin, positions: positions ?? null, batch, seq, heads, head_dim, rotary_dim, position },
     ...{ interleaved: options.interleaved ? 1 : 0, has_positions: positions ? 1 : 0 },
   };
   tape.run(ropeKernel, { x, ...args, inverse: 0 });

@@ -35,7 +35,7 @@ export async function digestOf(data: string | BufferSource): Promise<string> {
 export async function digestOfParameters(parameters: Parameters): Promise<string> {
   const digests: string[] = [];
   for (const [name, tensor] of parameters.entries()) {
-    digests.push(`${name} ${await digestOf(await parameters.backend.read(tensor))}`);
+    digests.push(`${name} ${await digestOf(await tensor.backend.read(tensor))}`);
   }
   return digestOf(digests.join("\n"));
 }

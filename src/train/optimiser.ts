@@ -1,8 +1,8 @@
 import { adamwKernel } from "../ops/adamw.js";
-import { squaredNorm } from "../ops/squared-norm.js";
+import { squaredNorms } from "../ops/squared-norm.js";
 import type { Tape } from "../tape.js";
 import { fill } from "../tape.js";
-import { Parameters } from "../tensor.js";
+import { Parameters, type Tensor } from "../tensor.js";
 
 /** Constants of AdamW, with PyTorch's defaults but for the decay, which is 0. */
 export interface AdamWOptions {
@@ -13,8 +13,8 @@ export interface AdamWOptions {
 }
 
 /**
- * AdamW (Loshchilov and Hutter 2019) on one block of parameters. It gives every parameter a gradient, and holds
- * the two moments; each of the three is a block like that of the parameters.
+ * AdamW (Loshchilov and Hutter 2019). It gives every parameter a gradient, and holds the two moments; each of the three
+ * lies in blocks like those of the parameters, and in the same memories.
  */
 export class AdamW {
   readonly gradients: Parameters;
@@ -35,19 +35,31 @@ export class AdamW {
     }
     this.#options = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, ...options };
     const { backend, shapes } = parameters;
-    this.gradients = new Parameters(backend, shapes, { use: "gradients" });
-    this.#m = new Parameters(backend, shapes, { use: "moments" });
-    this.#v = new Parameters(backend, shapes, { use: "moments" });
+    const backendOf = (name: string) => parameters.get(name).backend;
+    this.gradients = new Parameters(backend, shapes, { use: "gradients", backendOf });
+    this.#m = new Parameters(backend, shapes, { use: "moments", backendOf });
+    this.#v = new Parameters(backend, shapes, { use: "moments", backendOf });
     for (const [name, parameter] of parameters.entries()) {
       parameter.requiresGrad = true;
       parameter.grad = this.gradients.get(name);
     }
   }
 
-  /** The Euclidean norm of all gradients together. */
+  /**
+   * The Euclidean norm of all gradients together: the tensors' own are added up in the order of `parameters`, so that
+   * it is the same bits wherever they lie.
+   */
   async gradientNorm(tape: Tape): Promise<number> {
-    const partials = await squaredNorm(tape, this.gradients.all).read();
-    return Math.sqrt(partials.reduce((sum, partial) => sum + partial, 0));
+    const found = new Map<string, number>();
+    for (const backend of new Set(this.gradients.blocks.map((block) => block.backend))) {
+      const own = [...this.gradients.entries()].filter(([, gradient]) => gradient.backend === backend);
+      const tensors = own.map(([, gradient]) => gradient);
+      const squares = await tape.on(backend, () => squaredNorms(tape, tensors));
+      own.forEach(([name], i) => void found.set(name, squares[i] as number));
+    }
+    let sum = 0;
+    for (const name of this.parameters.shapes.keys()) sum += found.get(name) as number;
+    return Math.sqrt(sum);
   }
 
   /**
@@ -57,13 +69,7 @@ export class AdamW {
   step(tape: Tape, lr: number, gradientScale = 1): void {
     const { beta1, beta2, eps, weightDecay } = this.#options;
     this.steps++;
-    const gradients = this.gradients.all;
-    tape.run(adamwKernel, {
-      param: this.parameters.all,
-      m: this.#m.all,
-      v: this.#v.all,
-      grad: gradients,
-      n: gradients.size,
+    const rates = {
       lr,
       beta1,
       rest1: 1 - beta1,
@@ -74,8 +80,16 @@ export class AdamW {
       correction1: 1 - beta1 ** this.steps,
       correction2: 1 - beta2 ** this.steps,
       grad_scale: gradientScale,
+    };
+    this.parameters.blocks.forEach((param, i) => {
+      const m = this.#m.blocks[i] as Tensor;
+      const v = this.#v.blocks[i] as Tensor;
+      const grad = this.gradients.blocks[i] as Tensor;
+      tape.on(param.backend, () => {
+        tape.run(adamwKernel, { param, m, v, grad, n: grad.size, ...rates });
+        tape.run(fill, { out: grad, n: grad.size, value: 0 });
+      });
     });
-    tape.run(fill, { out: gradients, n: gradients.size, value: 0 });
   }
 
   /** The moments, for a checkpoint. */

@@ -35,10 +35,10 @@ async function start(count: number, own: { boom?: Call; good?: Call } = {}, modu
   const memory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: true });
   const nothing = () => {};
   const instance = { exports: { boom: nothing, good: nothing, ...own } } as unknown as WebAssembly.Instance;
-  const threads = new Threads(memory, instance, count);
+  const threads = new Threads([{ memory, instance }], count);
   open.push(threads);
   await threads.start(module ?? (await WebAssembly.compile(MODULE)), () => ({ scratch: 0 }));
-  return { threads, views: jobViews(memory) };
+  return { threads, views: jobViews(threads.job) };
 }
 
 /** Waits until something holds; the test's own limit is the time for it. */

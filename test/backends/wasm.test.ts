@@ -124,6 +124,22 @@ describe("threads", () => {
     }
   });
 
+  it("run on memories that are opened later too, with the same bits", async () => {
+    const alone = await compute(await create({ threads: 1 }));
+    const backend = await create({ threads: 3 });
+    await whenReady(backend, 3);
+    const [first, second] = backend.openMemories(2);
+    expect(first).toBe(backend);
+    // The workers that know the new memory come up while it is used already.
+    for (const memory of [second, backend]) expect(await compute(memory as Backend)).toEqual(alone);
+    await whenReady(backend, 3);
+    const third = backend.openMemories(3)[2];
+    expect(backend.openMemories(2)).toEqual([first, second]);
+    await whenReady(backend, 3);
+    for (const memory of [third, second, backend, third])
+      expect(await compute(memory as Backend, 5)).toEqual(alone);
+  });
+
   it("join in while the caller already works", async () => {
     const alone = await compute(await create({ threads: 1 }));
     const backend = await create({ threads: 4 });

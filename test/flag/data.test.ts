@@ -13,6 +13,7 @@ import type { Example } from "../../src/formats/jsonl.js";
 import { Random } from "../../src/random.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
 import type { BatchSource } from "../../src/train/batches.js";
+import { chatTokenizer, TEMPLATES, type TemplateName } from "../formats/chats.js";
 
 const bytes = byteTokenizer();
 const bytesOf = (text: string) => [...new TextEncoder().encode(text)];
@@ -73,6 +74,45 @@ describe("an example as ids", () => {
     const { prompt, response } = toSequence(bytes, example, { ...LIMITS, contextLength: 9 });
     expect([prompt.length, response.length]).toEqual([3, 5]);
     expect(toSequence(bytes, example, { ...LIMITS, contextLength: 3 }).response).toEqual([]);
+  });
+});
+
+describe("a conversation for a model with a chat template", () => {
+  const user = { role: "user", content: " ask <|im_end|>" };
+  const answered = (content: string) => ({ messages: [user, { role: "assistant", content }] });
+  const read = (name: TemplateName, example: Example) => {
+    const tokenizer = chatTokenizer(TEMPLATES[name]);
+    const { prompt, response, onset } = toSequence(tokenizer, example, { ...LIMITS, contextLength: 99 });
+    const ids = (text: string) => tokenizer.encode(text, { special: true, guard: "!" });
+    return { prompt, response, onset, ids };
+  };
+
+  it.each([
+    ["chatml", "<|im_start|>user\n ask !<|im_end|><|im_end|>\n<|im_start|>assistant\n", "a b"],
+    ["headers", "<bos><|start|>user<|end|>\n\nask !<|im_end|><|eot|><|start|>assistant<|end|>\n\n", "a b"],
+    ["instructions", "<bos>[INST]  ask !<|im_end|>[/INST]", " a b"],
+  ] as const)(
+    "%s: the response is what the model writes, without the markup that closes it",
+    (name, asked, said) => {
+      const { prompt, response, ids } = read(name, answered("a b\n"));
+      expect(prompt).toEqual(ids(asked));
+      expect(response).toEqual(ids(said));
+      expect(read(name, { messages: [user] })).toMatchObject({ prompt: ids(asked), response: [] });
+      expect(read(name, answered(" "))).toMatchObject({ prompt: ids(asked), response: [] });
+    },
+  );
+
+  it("begins the response where the template goes another way than for a prompt alone", () => {
+    const { prompt, response, ids } = read("thinking", answered("a</think>\nb"));
+    expect(prompt).toEqual(ids("<|im_start|>user\n ask !<|im_end|><|im_end|>\n<|im_start|>assistant\n"));
+    expect(response).toEqual(ids("b"));
+  });
+
+  it("counts the onset in the response's own characters", () => {
+    const onset = (content: string, onset: number) =>
+      read("instructions", { ...answered(content), onset }).onset;
+    // A token for the template's space, then one for each character.
+    expect([onset("xyz", 0), onset("xyz", 2), onset("xyz  ", 5)]).toEqual([0, 3, 4]);
   });
 });
 

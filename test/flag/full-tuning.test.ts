@@ -17,7 +17,7 @@ import { byteTokenizer } from "../../src/tokenizer.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { rejection, temporaryFolder } from "../formats/helpers.js";
 import { type ReferenceModel, referenceOf } from "../model/reference.js";
-import { baseline, CONFIGS, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
+import { ALL_CONFIGS, baseline, CONFIGS, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
 import { referenceTerms, weighted } from "./reference.js";
 
 let backend: Backend;
@@ -40,7 +40,7 @@ async function moved(config = sized, options: RedFlagOptions = {}): Promise<Flag
   return flagged;
 }
 
-describe.each(CONFIGS)("the loss with all weights of %s in training", (_, config) => {
+describe.each(ALL_CONFIGS)("the loss with all weights of %s in training", (_, config) => {
   const batch: FlagBatch = {
     harmful: [{ prompt: [1, 2], response: [3, 4, 5], onset: 1, insertAt: 2 }],
     benign: [{ prompt: [5], response: [6, 7] }],

@@ -13,7 +13,7 @@ import { Random } from "../../src/random.js";
 import { byteTokenizer } from "../../src/tokenizer.js";
 import { rejection, temporaryFolder } from "../formats/helpers.js";
 import { maxDifference } from "../golden.js";
-import { baseline, CONFIGS, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
+import { ALL_CONFIGS, baseline, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
 
 let backend: Backend;
 beforeAll(async () => {
@@ -55,7 +55,7 @@ async function refusal(model: Model, folder: string): Promise<Error> {
   return error;
 }
 
-describe.each(CONFIGS)("saved and loaded on %s", (_, config) => {
+describe.each(ALL_CONFIGS)("saved and loaded on %s", (_, config) => {
   it.each<RedFlagOptions>([
     {},
     { reuse: "<eos>", init: "reserved" },

@@ -46,6 +46,8 @@ export const tinyLlama: ModelConfig = {
   mlp: "swiglu",
   bias: { qkv: false, output: false, mlp: false },
   fusedQkv: false,
+  fusedMlp: false,
+  qkNorm: false,
   window: null,
   tied: true,
   bosId: 1,

@@ -172,10 +172,10 @@ describe("config.json", () => {
   test.each([
     [{ ...llamaJson, model_type: "mamba" }, /'model_type' of 'mamba'/],
     [{ ...llamaJson, hidden_act: "relu" }, /'hidden_act' of "relu"/],
-    [{ ...llamaJson, rope_scaling: { type: "yarn", factor: 2 } }, /'rope_scaling\.type' of 'yarn'/],
+    [{ ...llamaJson, rope_scaling: { type: "mrope", factor: 2 } }, /'rope_scaling\.type' of 'mrope'/],
     [
-      { ...llamaJson, rope_parameters: { rope_type: "dynamic" } },
-      /'rope_parameters\.rope_type' of 'dynamic'/,
+      { ...llamaJson, rope_parameters: { rope_type: "proportional" } },
+      /'rope_parameters\.rope_type' of 'proportional'/,
     ],
     [{ ...llamaJson, partial_rotary_factor: 0.5 }, /'partial_rotary_factor' of 0\.5/],
     [{ ...llamaJson, quantization_config: { bits: 4 } }, /'quantization_config'/],

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { FormatError } from "../../src/errors.js";
-import { halfSplit, openLlama2c } from "../../src/formats/llama2c.js";
+import { openLlama2c } from "../../src/formats/llama2c.js";
+import { halfSplit, interleaved } from "../../src/formats/rope-order.js";
 import { bytesSource } from "../../src/formats/source.js";
 import { type ModelConfig, weightShapes } from "../../src/model/config.js";
 import { readValues } from "../../src/model/stored-weight.js";
@@ -59,6 +60,16 @@ test("rows 2i and 2i + 1 of a head move to i and i + half", () => {
   expect([...halfSplit(Uint8Array.from(rows), 4, 1)]).toEqual([0, 2, 1, 3, 10, 12, 11, 13]);
   const back = halfSplit(new Uint8Array(interleave(rows, 4, 2).buffer), 4, 8);
   expect([...new Float32Array(back.buffer)]).toEqual([...rows]);
+});
+
+test("and back again", () => {
+  expect([...interleaved(Uint8Array.of(0, 1, 2, 3, 10, 11, 12, 13), 4, 1)]).toEqual([
+    0, 2, 1, 3, 10, 12, 11, 13,
+  ]);
+  // In a head of six, unlike one of four, one order is not the other's reverse.
+  expect([...interleaved(Uint8Array.of(0, 1, 2, 3, 4, 5), 6, 1)]).toEqual([0, 3, 1, 4, 2, 5]);
+  const rows = Uint8Array.from({ length: 24 }, (_, i) => i);
+  expect(halfSplit(interleaved(rows, 6, 2), 6, 2)).toEqual(rows);
 });
 
 test.each([config, { ...config, tied: false }])(

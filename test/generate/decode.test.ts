@@ -8,7 +8,7 @@ import type { Region } from "../../src/kernel.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
 import { maxDifference } from "../golden.js";
-import { baseline, gpt2, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
+import { baseline, gpt2, llama, logitsOf, loudModel, mistral, phi3 } from "../model/tiny.js";
 import { BackendWrapper } from "../ops/split.js";
 
 let backend: Backend;
@@ -109,6 +109,8 @@ describe("decoding", () => {
     ["llama", llama],
     ["mistral", mistral],
     ["gpt2", gpt2],
+    // Its factors change on the way.
+    ["phi3", phi3],
   ])("%s: over the cache is decoding without it", async (_, config) => {
     const by = await loudModel(backend, config);
     const expected = await plainGreedy(by, prompt, 10);
@@ -117,6 +119,24 @@ describe("decoding", () => {
     const logprobs = steps.flatMap((step) => (step.kind === "token" ? [step.logprob] : []));
     expect(maxDifference(logprobs, expected.logprobs)).toBeLessThan(1e-4);
     expect(endOf(steps)).toMatchObject({ reason: "length", ids: expected.ids });
+    by.dispose();
+  });
+
+  it("goes back to LongRoPE's short factors where tokens are taken back", async () => {
+    const by = await loudModel(backend, phi3);
+    let isFirst = true;
+    const { monitor, seen } = watcher(({ generated }) => {
+      if (generated.length < 7 || !isFirst) return GO_ON;
+      isFirst = false;
+      return { action: "rollback", length: 3 };
+    });
+    const steps = await stepsOf({ monitor, maxTokens: 8 }, prompt, by);
+    const ids = [...prompt, ...endOf(steps).ids];
+    expect(seen.map(({ generated }) => generated.length)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7]);
+    for (const { generated, logits } of seen) {
+      const whole = await logitsOf(by, ids.slice(0, prompt.length + generated.length));
+      expect(maxDifference(logits, whole.slice(-phi3.vocabSize))).toBeLessThan(1e-4);
+    }
     by.dispose();
   });
 

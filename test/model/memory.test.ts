@@ -7,7 +7,7 @@ import { Arena, Parameters, type Tensor } from "../../src/tensor.js";
 import { languageLoss } from "../../src/train/language.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { BackendWrapper } from "../ops/split.js";
-import { baseline, CONFIGS, loudModel, randomIds } from "./tiny.js";
+import { ALL_CONFIGS, baseline, loudModel, randomIds } from "./tiny.js";
 
 let backend: Backend;
 beforeAll(async () => {
@@ -171,7 +171,7 @@ describe("rows of a tensor", () => {
   });
 });
 
-describe.each(CONFIGS)("memory of a pass: %s", (_, config) => {
+describe.each(ALL_CONFIGS)("memory of a pass: %s", (_, config) => {
   const ids = randomIds(16, config.vocabSize);
 
   it("does not grow with the layers where nothing is recorded", async () => {

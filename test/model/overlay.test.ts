@@ -12,7 +12,7 @@ import { Arena } from "../../src/tensor.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import { maxDifference, relativeDifference } from "../golden.js";
 import { referenceLogits, referenceOf } from "./reference.js";
-import { baseline, CONFIGS, logitsOf, loudModel } from "./tiny.js";
+import { ALL_CONFIGS, baseline, CONFIGS, logitsOf, loudModel } from "./tiny.js";
 
 let backend: Backend;
 beforeAll(async () => {
@@ -93,7 +93,7 @@ async function gradients(
   return found;
 }
 
-describe.each(CONFIGS)("an overlay on %s", (_, config) => {
+describe.each(ALL_CONFIGS)("an overlay on %s", (_, config) => {
   let model: Model;
   beforeAll(async () => {
     model = await loudModel(backend, config);

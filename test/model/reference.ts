@@ -79,21 +79,81 @@ function norm(m: ReferenceModel, name: string, x: Row): Row {
   );
 }
 
-function rotate(m: ReferenceModel, x: Row, position: number): Row {
-  const { position: kind, headDim } = m.config;
-  if (kind.kind !== "rope") return x;
-  const half = headDim / 2;
+/** x (heads · head_dim) with every head divided by its root mean square. */
+function headNorm(m: ReferenceModel, name: string, x: Row): Row {
+  if (!m.config.qkNorm) return x;
+  const { headDim } = m.config;
+  return Array.from({ length: x.length / headDim }, (_, h) =>
+    norm({ ...m, config: { ...m.config, norm: "rmsnorm" } }, name, x.slice(h * headDim, (h + 1) * headDim)),
+  ).flat();
+}
+
+/** The angle that pair `i` of `pairs` turns by per position, in a sequence of `length`, and what scales the result. */
+function turn(position: ModelConfig["position"], i: number, pairs: number, length: number): [number, number] {
+  if (position.kind !== "rope") throw new Error("no rotary positions");
+  const { theta, scaling } = position;
+  const plain = 1 / theta ** (i / pairs);
+  switch (scaling.kind) {
+    case "none":
+      return [plain, 1];
+    case "linear":
+      return [plain / scaling.factor, 1];
+    case "llama3": {
+      const { factor, lowFreqFactor: low, highFreqFactor: high, originalContextLength: old } = scaling;
+      const wavelength = (2 * Math.PI) / plain;
+      if (wavelength < old / high) return [plain, 1];
+      if (wavelength > old / low) return [plain / factor, 1];
+      const smooth = (old / wavelength - low) / (high - low);
+      return [(1 - smooth) * (plain / factor) + smooth * plain, 1];
+    }
+    case "dynamic": {
+      const { factor, originalContextLength: old } = scaling;
+      const longest = Math.max(length, old);
+      const base = theta * ((factor * longest) / old - (factor - 1)) ** (pairs / (pairs - 1));
+      return [1 / base ** (i / pairs), 1];
+    }
+    case "yarn": {
+      const { factor, originalContextLength: old, betaFast, betaSlow, truncate, attentionFactor } = scaling;
+      const bound = (turns: number, whole: (x: number) => number) => {
+        const pair = (pairs * Math.log(old / (turns * 2 * Math.PI))) / Math.log(theta);
+        return truncate ? whole(pair) : pair;
+      };
+      const low = Math.max(bound(betaFast, Math.floor), 0);
+      const high = Math.min(bound(betaSlow, Math.ceil), 2 * pairs - 1);
+      const ramp = Math.min(1, Math.max(0, (i - low) / (high - low)));
+      return [(plain / factor) * ramp + plain * (1 - ramp), attentionFactor];
+    }
+    case "longrope": {
+      const { shortFactors, longFactors, originalContextLength: old, attentionFactor } = scaling;
+      const factors = length > old ? longFactors : shortFactors;
+      return [plain / (factors[i] ?? Number.NaN), attentionFactor];
+    }
+  }
+}
+
+function rotate(m: ReferenceModel, x: Row, at: number, length: number): Row {
+  const { position, headDim } = m.config;
+  if (position.kind !== "rope") return x;
+  const rotated = position.rotaryDim ?? headDim;
+  const pairs = rotated / 2;
   return x.map((value, i) => {
-    const pair = (i % headDim) % half;
-    const angle = position * kind.theta ** ((-2 * pair) / headDim);
-    const isFirst = i % headDim < half;
-    const other = x[isFirst ? i + half : i - half] ?? 0;
-    return value * Math.cos(angle) + (isFirst ? -other : other) * Math.sin(angle);
+    const place = i % headDim;
+    if (place >= rotated) return value;
+    const [frequency, scale] = turn(position, place % pairs, pairs, length);
+    const isFirst = place < pairs;
+    const other = x[isFirst ? i + pairs : i - pairs] ?? 0;
+    const angle = at * frequency;
+    return scale * (value * Math.cos(angle) + (isFirst ? -other : other) * Math.sin(angle));
   });
 }
 
-function attend(m: ReferenceModel, q: Row, keys: Row[], values: Row[], at: number): Row {
-  const { heads, kvHeads, headDim, window } = m.config;
+function attend(
+  m: ReferenceModel,
+  layer: number,
+  { q, keys, values, at }: { q: Row; keys: Row[]; values: Row[]; at: number },
+): Row {
+  const { heads, kvHeads, headDim } = m.config;
+  const window = m.config.fullAttentionLayers?.includes(layer) ? null : m.config.window;
   const first = window === null ? 0 : Math.max(0, at - window + 1);
   return Array.from({ length: heads }, (_, h) => {
     const from = Math.floor((h * kvHeads) / heads) * headDim;
@@ -116,9 +176,11 @@ export function softmax(x: ArrayLike<number>): number[] {
 }
 
 function mlp(m: ReferenceModel, layer: string, x: Row): Row {
-  const up = linear(m, `${layer}.up`, x);
-  if (m.config.mlp === "swiglu") {
-    const gate = linear(m, `${layer}.gate`, x);
+  const { fusedMlp, intermediateSize, mlp } = m.config;
+  const both = fusedMlp ? linear(m, `${layer}.gate_up`, x) : [];
+  const up = fusedMlp ? both.slice(intermediateSize) : linear(m, `${layer}.up`, x);
+  if (mlp === "swiglu") {
+    const gate = fusedMlp ? both.slice(0, intermediateSize) : linear(m, `${layer}.gate`, x);
     return up.map((value, i) => (value * (gate[i] ?? 0)) / (1 + Math.exp(-(gate[i] ?? 0))));
   }
   return up.map((v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))));
@@ -152,14 +214,17 @@ export function referenceLogits(
       const all = config.fusedQkv
         ? linear(m, `${layer}.qkv`, normed)
         : ["q", "k", "v"].flatMap((part) => linear(m, `${layer}.${part}`, normed));
-      const q = rotate(m, all.slice(0, qWidth), t);
-      const k = rotate(m, all.slice(qWidth, qWidth + kvWidth), t);
+      const [q, k] = [
+        headNorm(m, `${layer}.q_norm`, all.slice(0, qWidth)),
+        headNorm(m, `${layer}.k_norm`, all.slice(qWidth, qWidth + kvWidth)),
+      ].map((x) => rotate(m, x, t, ids.length)) as [Row, Row];
       return { q, k, v: all.slice(qWidth + kvWidth) };
     });
     const [keys, values] = [projected.map(({ k }) => k), projected.map(({ v }) => v)];
-    xs = xs.map((x, t) =>
-      plus(x, linear(m, `${layer}.output`, attend(m, projected[t]?.q ?? [], keys, values, t))),
-    );
+    xs = xs.map((x, at) => {
+      const mixed = attend(m, i, { q: projected[at]?.q ?? [], keys, values, at });
+      return plus(x, linear(m, `${layer}.output`, mixed));
+    });
     xs = xs.map((x) => {
       const inner = mlp(m, layer, norm(m, `${layer}.mlp_norm`, x));
       return plus(x, linear(m, `${layer}.down`, inner));

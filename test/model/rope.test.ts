@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { RopeScaling } from "../../src/model/config.js";
 import { Model } from "../../src/model/model.js";
-import { ropeFrequencies } from "../../src/model/rope-tables.js";
+import { ropeFrequencies } from "../../src/model/rope-frequencies.js";
 import { Parameters } from "../../src/tensor.js";
 import { baseline, gpt2, llama } from "./tiny.js";
 
@@ -14,8 +14,8 @@ describe("frequencies", () => {
   it("are theta^(-2i/d), divided by a linear factor", () => {
     fc.assert(
       fc.property(headDims, thetas, factors, (headDim, theta, factor) => {
-        const plain = ropeFrequencies(headDim, theta, { kind: "none" });
-        const linear = ropeFrequencies(headDim, theta, { kind: "linear", factor });
+        const plain = ropeFrequencies(headDim, theta, { kind: "none" }, 1);
+        const linear = ropeFrequencies(headDim, theta, { kind: "linear", factor }, 1);
         expect(plain).toHaveLength(headDim / 2);
         for (const [i, frequency] of plain.entries()) {
           expect(frequency / Math.exp((Math.log(theta) * -2 * i) / headDim)).toBeCloseTo(1, 10);
@@ -41,7 +41,7 @@ describe("frequencies", () => {
             highFreqFactor: high,
             originalContextLength: old,
           };
-          const found = ropeFrequencies(headDim, theta, scaling as RopeScaling);
+          const found = ropeFrequencies(headDim, theta, scaling as RopeScaling, 1);
           for (const [i, value] of found.entries()) {
             const frequency = theta ** ((-2 * i) / headDim);
             const wavelength = (2 * Math.PI) / frequency;
@@ -66,7 +66,7 @@ describe("tables", () => {
     expect(model.ropeTables(3)).toBe(short);
     const long = model.ropeTables(4999);
     expect(long.length).toBeGreaterThanOrEqual(4999);
-    const frequencies = ropeFrequencies(4, 100, { kind: "none" });
+    const frequencies = ropeFrequencies(4, 100, { kind: "none" }, 1);
     for (const tables of [short, long]) {
       const [cos, sin] = [await tables.cos.read(), await tables.sin.read()];
       for (const position of [0, 1, 700, tables.length - 1]) {

@@ -82,7 +82,9 @@ describe("a model", () => {
     weights.get("layers.1.up.weight")?.set([1e6], 3);
     await writeHuggingFace(folder, blocky, readerOf(weights));
     const unknown = loadModel(folder, { backend, dtype: "q5_1" as WeightType });
-    expect((await rejection(unknown)).message).toBe("dtype must be f32, f16, bf16, q8_0, q4_0, got 'q5_1'");
+    expect((await rejection(unknown)).message).toBe(
+      "dtype must be stored, f32, f16, bf16, q8_0, q4_0, got 'q5_1'",
+    );
     const before = backend.memory().used;
     const error = await rejection(loadModel(folder, { backend, dtype: "f16" }));
     expect(error).toBeInstanceOf(RangeError);

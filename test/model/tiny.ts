@@ -26,6 +26,8 @@ export const llama: ModelConfig = {
   mlp: "swiglu",
   bias: { qkv: false, output: false, mlp: false },
   fusedQkv: false,
+  fusedMlp: false,
+  qkNorm: false,
   window: null,
   tied: true,
   bosId: null,
@@ -47,11 +49,49 @@ export const gpt2: ModelConfig = {
   fusedQkv: true,
 };
 
+/** One matrix for q, k and v, one for gate and up, LongRoPE past 8 positions on half of a head; untied. */
+export const phi3: ModelConfig = {
+  ...llama,
+  architecture: "phi3",
+  headDim: 8,
+  position: {
+    kind: "rope",
+    theta: 100,
+    scaling: {
+      kind: "longrope",
+      shortFactors: [1, 1.3],
+      longFactors: [1.5, 4],
+      originalContextLength: 8,
+      attentionFactor: 1.24,
+    },
+    rotaryDim: 4,
+  },
+  fusedQkv: true,
+  fusedMlp: true,
+  tied: false,
+};
+
+/** Biases of q, k and v; a window in the second layer only. */
+export const qwen2: ModelConfig = {
+  ...llama,
+  architecture: "qwen2",
+  bias: { qkv: true, output: false, mlp: false },
+  window: 4,
+  fullAttentionLayers: [0],
+};
+
+/** Normed heads of q and k, wider than the residual stream by heads. */
+export const qwen3: ModelConfig = { ...llama, architecture: "qwen3", headDim: 6, qkNorm: true };
+
+/** Enough for what does not look into a block. */
 export const CONFIGS = [
   ["llama", llama],
   ["mistral", mistral],
   ["gpt2", gpt2],
 ] as const;
+
+/** One for every branch of the forward pass. */
+export const ALL_CONFIGS = [...CONFIGS, ["phi3", phi3], ["qwen2", qwen2], ["qwen3", qwen3]] as const;
 
 /** The build whose bits are the same everywhere. */
 export function baseline(): Promise<Backend> {

@@ -16,7 +16,7 @@ import { maxDifference, readGolden, relativeDifference } from "../golden.js";
 import { sharedMissing, sharedPath } from "../shared.js";
 
 /** Architectures that load so far. */
-const ARCHITECTURES = ["llama", "gpt2", "mistral"];
+const ARCHITECTURES = ["llama", "gpt2", "mistral", "phi3", "qwen2", "qwen3"];
 
 describe.skipIf(sharedMissing("golden"))("golden values of PyTorch", () => {
   describe.each(BACKENDS)("on $name", ({ create, slack }) => {

@@ -1,17 +1,17 @@
-import type { Backend, MemoryReport, MemoryUse } from "../../backend.js";
+import { type Backend, MemoryCount, type MemoryReport, type MemoryUse, sumReports } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Kernel, KernelArgs, Region } from "../../kernel.js";
-import { JOB_BYTES } from "./job.js";
-import { loadBuild, loadModule } from "./load.js";
-import { type WasmBlock, WasmHeap } from "./memory.js";
+import { setGlobals } from "./job.js";
+import { type Kernels, loadBuild, loadModule } from "./load.js";
+import { LOWEST, MAX_PAGES, PAGE, type WasmBlock, WasmHeap } from "./memory.js";
 import { chooseBuild, type WasmBuild } from "./module.js";
-import { hardwareThreads, kernelFailure, sharedMemory, Threads } from "./threads.js";
+import { hardwareThreads, type KernelMemory, kernelFailure, sharedMemory, Threads } from "./threads.js";
 import { isTile, TILES, type Tile, tileGlobals } from "./tiles.js";
 
 /** The tile that is right wherever there is no fused multiply-add, which `deterministic` does without. */
 const DETERMINISTIC_TILE: Tile = "4x8";
-/** The address space of wasm32, in pages. */
-const MAX_PAGES = 65536;
+/** Pages of a fresh memory: what threads scratch in, and a little. */
+const INITIAL_PAGES = 64;
 /**
  * Operations that are worth a thread, a microsecond or two: a call of fewer than two shares stays on the calling one.
  * Sharing costs 3 µs (a product of 48 × 48 matrices takes 6 µs alone and 7 on two threads, one of 64 × 64 12 and 9),
@@ -49,43 +49,61 @@ export interface WasmOptions {
    */
   readonly tile?: "auto" | Tile;
   /**
+   * Bytes that one linear memory may grow to, at least 4 MiB; 4 GiB by default, all that wasm32 can address. Models
+   * that need more are laid over several memories, whole layers each.
+   */
+  readonly memoryBytes?: number;
+  /**
    * Compiled kernels, where compiling bytes is forbidden (Workers of some hosts): `./kernels.wasm`. It imports
    * an unshared memory, so it runs on one thread.
    */
   readonly module?: WebAssembly.Module;
 }
 
+/** What the backends on several memories have in common. */
+interface Machine {
+  readonly build: WasmBuild | "module";
+  readonly kernels: Kernels;
+  /** Threads that share the work, the caller's included. */
+  readonly count: number;
+  readonly limits: WebAssembly.MemoryDescriptor;
+  /** Every backend, by the place of its memory. */
+  readonly backends: WasmBackend[];
+  threads: Threads | undefined;
+}
+
+/** What goes with `dispose`. */
+interface Live extends KernelMemory {
+  readonly heap: WasmHeap;
+  /** The memory's bytes, until it grows. */
+  bytes: Uint8Array;
+}
+
 /** Runs the AssemblyScript kernels in one linear memory, on the calling thread and on workers. */
 export class WasmBackend implements Backend {
   readonly kind = "wasm";
-  readonly maxBlockBytes = 2 ** 32 - 2 ** 20;
-  readonly #heap: WasmHeap;
-  readonly #calls: Readonly<Record<string, WebAssembly.ExportValue>>;
+  readonly maxBlockBytes: number;
+  readonly #machine: Machine;
+  /** The place of its memory. */
+  readonly #place: number;
   /** The call's arguments, kept so that a dispatch allocates no array. */
   readonly #args: number[] = [];
   readonly #plans = new Map<Kernel, Plan>();
-  /** The memory's bytes, until it grows. */
-  #bytes = new Uint8Array();
-  #isDisposed = false;
+  #live: Live | undefined;
 
-  private constructor(
-    readonly build: WasmBuild | "module",
-    private readonly memoryObject: WebAssembly.Memory,
-    instance: WebAssembly.Instance,
-    heapBase: number,
-    readonly variant: "portable" | "revectorized",
-    /** The register tile that products run on. */
-    readonly tile: Tile,
-    private readonly threads: Threads | undefined,
-  ) {
-    this.#calls = instance.exports;
-    this.#heap = new WasmHeap(memoryObject, heapBase);
+  private constructor(machine: Machine, { memory, instance }: KernelMemory) {
+    const { count, kernels, limits } = machine;
+    this.#machine = machine;
+    this.#place = machine.backends.push(this) - 1;
+    const heap = new WasmHeap(memory, scratchOf(kernels, count), limits.maximum);
+    this.maxBlockBytes = heap.capacity;
+    this.#live = { memory, instance, heap, bytes: new Uint8Array() };
   }
 
   static async create(options: WasmOptions = {}): Promise<WasmBackend> {
     const build = chooseBuild(options.wasm ?? "auto", options.deterministic ?? false);
+    const limits = memoryLimits(options.memoryBytes);
     const wanted = options.module ? 1 : (options.threads ?? (await hardwareThreads()));
-    const limits = { initial: 64, maximum: MAX_PAGES };
     const shared = wanted > 1 ? sharedMemory(limits) : undefined;
     const count = shared ? wanted : 1;
     const memory = shared ?? new WebAssembly.Memory(limits);
@@ -97,71 +115,101 @@ export class WasmBackend implements Backend {
     const kernels = options.module
       ? await loadModule(options.module, memory, tile)
       : await loadBuild(build, memory, { shared: shared !== undefined, revectorize, tile });
-    const { module, instance, scratchBytes, variant } = kernels;
-    const threads = shared ? new Threads(shared, instance, count) : undefined;
-    const scratchOf = (thread: number) => JOB_BYTES + thread * scratchBytes;
-    await threads?.start(module, (index) => ({
-      scratch: scratchOf(index + 1),
-      ...tileGlobals(kernels.tile),
-    }));
-    const heapBase = scratchOf(count);
-    const name = options.module ? "module" : build;
-    return new WasmBackend(name, memory, instance, heapBase, variant, kernels.tile, threads);
+    const machine: Machine = {
+      build: options.module ? "module" : build,
+      ...{ kernels, count, limits, backends: [], threads: undefined },
+    };
+    const backend = new WasmBackend(machine, { memory, instance: kernels.instance });
+    if (shared) await WasmBackend.#startThreads(machine);
+    return backend;
+  }
+
+  get build(): WasmBuild | "module" {
+    return this.#machine.build;
+  }
+
+  get variant(): Kernels["variant"] {
+    return this.#machine.kernels.variant;
+  }
+
+  /** The register tile that products run on. */
+  get tile(): Tile {
+    return this.#machine.kernels.tile;
+  }
+
+  get room(): number {
+    return this.maxBlockBytes - this.#report().used;
   }
 
   get description(): string {
-    const count = this.threads?.count ?? 1;
+    const { count } = this.#machine;
     const variant = this.variant === "revectorized" ? ", revectorized" : "";
     return `wasm (${this.build} SIMD${variant}, tile ${this.tile}, ${count} ${count === 1 ? "thread" : "threads"})`;
   }
 
   /** Threads that take part, the caller's included; workers join in as they come up. */
   get threadCount(): number {
-    return 1 + (this.threads?.ready ?? 0);
+    return 1 + (this.#machine.threads?.ready ?? 0);
+  }
+
+  openMemories(count: number): readonly WasmBackend[] {
+    this.#expectAlive();
+    const machine = this.#machine;
+    const { backends, kernels, limits } = machine;
+    const before = backends.length;
+    while (backends.length < count) {
+      const memory = openMemory({ ...limits, shared: machine.threads !== undefined });
+      const instance = new WebAssembly.Instance(kernels.module, { env: { memory } });
+      setGlobals(instance, { scratch: LOWEST, ...tileGlobals(kernels.tile) });
+      new WasmBackend(machine, { memory, instance });
+    }
+    if (machine.threads && backends.length > before) void WasmBackend.#startThreads(machine);
+    return backends.slice(0, count);
   }
 
   allocate(byteLength: number, use?: MemoryUse): WasmBlock {
-    this.#expectAlive();
-    return this.#heap.allocate(byteLength, use);
+    return this.#expectAlive().heap.allocate(byteLength, use);
   }
 
   extend(block: WasmBlock, byteLength: number): boolean {
-    this.#expectAlive();
-    return this.#heap.extend(block, byteLength);
+    return this.#expectAlive().heap.extend(block, byteLength);
   }
 
   /** Does nothing after `dispose`, so that what lives in the backend may be disposed of after it. */
   free(block: WasmBlock): void {
-    this.#heap.free(block);
+    this.#live?.heap.free(block);
   }
 
   write(region: Region, data: ArrayBufferView): void {
-    this.#expectAlive();
+    const memory = this.#memory();
     if (data.byteLength > region.byteLength) {
       throw new RangeError(`write: ${data.byteLength} bytes into a region of ${region.byteLength}`);
     }
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    this.#memory().set(bytes, address(region));
+    memory.set(bytes, address(region));
+  }
+
+  view(region: Region): Uint8Array {
+    const start = address(region);
+    return this.#memory().subarray(start, start + region.byteLength);
   }
 
   async read(region: Region, into = new Uint8Array(region.byteLength)): Promise<ArrayBuffer> {
-    this.#expectAlive();
     // A slice of shared memory would be shared too.
-    const start = address(region);
-    into.set(this.#memory().subarray(start, start + region.byteLength));
+    into.set(this.view(region));
     return into.buffer;
   }
 
   copy(to: Region, from: Region): void {
-    this.#expectAlive();
     const start = address(from);
     this.#memory().copyWithin(address(to), start, start + from.byteLength);
   }
 
   #memory(): Uint8Array {
-    const { buffer } = this.memoryObject;
-    if (this.#bytes.buffer !== buffer) this.#bytes = new Uint8Array(buffer);
-    return this.#bytes;
+    const live = this.#expectAlive();
+    const { buffer } = live.memory;
+    if (live.bytes.buffer !== buffer) live.bytes = new Uint8Array(buffer);
+    return live.bytes;
   }
 
   dispatch<K extends Kernel<string, string, string, string>>(kernel: K, args: KernelArgs<K>): void {
@@ -177,10 +225,11 @@ export class WasmBackend implements Backend {
     for (const name of numbers) list[i++] = values[name] as number;
     list.length = i;
     const range = kernel.range(values);
-    if (this.threads && range > 1) {
+    const { threads } = this.#machine;
+    if (threads && range > 1) {
       const flops = kernel.flops ? kernel.flops(values) : elements(values, operands) * FLOPS_PER_ELEMENT;
       if (flops >= 2 * SHARE_FLOPS) {
-        this.threads.run(kernel.name, list, range, Math.ceil(flops / SHARE_FLOPS));
+        threads.run(kernel.name, list, range, Math.ceil(flops / SHARE_FLOPS), this.#place);
         return;
       }
     }
@@ -194,7 +243,7 @@ export class WasmBackend implements Backend {
 
   /** What a kernel's first dispatch finds out for the others: decoding a token takes a hundred. */
   #plan(kernel: Kernel): Plan {
-    const call = this.#calls[kernel.name];
+    const call = this.#expectAlive().instance.exports[kernel.name];
     if (typeof call !== "function") throw new BackendError(`wasm: no kernel is named '${kernel.name}'`);
     const reads = kernel.reads.map((name) => (name.endsWith("?") ? name.slice(0, -1) : name));
     const plan = {
@@ -210,18 +259,63 @@ export class WasmBackend implements Backend {
     this.#expectAlive();
   }
 
+  /** Of the first memory's backend that of all of them. After `dispose` nothing is held. */
   memory(): MemoryReport {
-    return this.#heap.report();
+    if (this.#place > 0) return this.#report();
+    return sumReports(this.#machine.backends.map((backend) => backend.#report()));
   }
 
-  /** Ends the workers. Linear memory goes with the last reference to it. Again, it does nothing. */
+  #report(): MemoryReport {
+    return this.#live?.heap.report() ?? new MemoryCount().report(0, 0);
+  }
+
+  /** Ends the workers and lets the memories go, those of all backends on the same threads. Again, it does nothing. */
   dispose(): void {
-    this.#isDisposed = true;
-    this.threads?.dispose();
+    this.#machine.threads?.dispose();
+    for (const backend of this.#machine.backends) {
+      backend.#live = undefined;
+      backend.#plans.clear();
+    }
   }
 
-  #expectAlive(): void {
-    if (this.#isDisposed) throw new BackendError("wasm: the backend was disposed of");
+  /** Starts workers on all memories, in place of those that do not know the last. */
+  static async #startThreads(machine: Machine): Promise<void> {
+    const { backends, count, kernels } = machine;
+    machine.threads?.dispose();
+    const memories = backends.map((backend) => backend.#expectAlive());
+    machine.threads = new Threads(memories, count, machine.threads?.hasLost);
+    await machine.threads.start(kernels.module, (index) => ({
+      scratch: scratchOf(kernels, index + 1),
+      ...tileGlobals(kernels.tile),
+    }));
+  }
+
+  #expectAlive(): Live {
+    if (!this.#live) throw new BackendError("wasm: the backend was disposed of");
+    return this.#live;
+  }
+}
+
+/** Where a thread scratches, the caller's being the first; behind the last thread's the heap begins. */
+function scratchOf({ scratchBytes }: Kernels, thread: number): number {
+  return LOWEST + thread * scratchBytes;
+}
+
+/** @throws RangeError for what is no number of bytes that wasm32 can address */
+function memoryLimits(bytes = MAX_PAGES * PAGE): WebAssembly.MemoryDescriptor & { maximum: number } {
+  const maximum = Math.floor(bytes / PAGE);
+  if (!(maximum >= INITIAL_PAGES && maximum <= MAX_PAGES)) {
+    const range = `from ${INITIAL_PAGES * PAGE} to ${MAX_PAGES * PAGE}`;
+    throw new RangeError(`memoryBytes must be a number ${range}, got ${bytes}`);
+  }
+  return { initial: INITIAL_PAGES, maximum };
+}
+
+function openMemory(descriptor: WebAssembly.MemoryDescriptor): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory(descriptor);
+  } catch (cause) {
+    throw new BackendError("wasm: no further memory could be had", { cause });
   }
 }
 

@@ -1,7 +1,7 @@
 /**
- * How the calling thread and its workers share a kernel call. The job lies at the bottom of the shared memory:
- * what to run, its arguments, and a word for every worker. All threads that take part draw chunks of the range from
- * one counter until none is left.
+ * How the calling thread and its workers share a kernel call. The job lies in shared memory of its own: what to run and
+ * on which linear memory, its arguments, and a word for every worker. All threads that take part draw chunks of the
+ * range from one counter until none is left.
  *
  * A worker is only waited for once it has begun: a call that it has not taken up by the time the caller has drawn
  * the last chunk is taken back. So a thread that is late, asleep or gone costs nothing and holds up nobody.
@@ -21,6 +21,8 @@ export const CONTROL = {
   range: 2,
   /** Arguments before the range. */
   args: 3,
+  /** The linear memory's place among those that the threads were started with. */
+  memory: 4,
   /** The next chunk to draw. */
   next: STRIDE,
   /** 0, or 1 + the length of the message of the first call that threw. */
@@ -54,7 +56,7 @@ const ARGS_OFFSET = 3 * LINE;
 const MESSAGE_OFFSET = ARGS_OFFSET + MAX_ARGS * Float64Array.BYTES_PER_ELEMENT;
 const WORKERS_OFFSET = 1024;
 
-/** The bytes of a job. Address 0 means "none" to the kernels, and no block begins below this. */
+/** The bytes of a job. */
 export const JOB_BYTES = WORKERS_OFFSET + 64 * LINE;
 
 /**
@@ -66,18 +68,19 @@ const SPINS = 30_000;
 
 export type KernelCall = (...args: number[]) => void;
 
-/** Views of the job's bytes in a memory. */
+/** Views of a job's bytes. */
 export interface JobViews {
   readonly control: Int32Array;
   readonly args: Float64Array;
   readonly message: Uint16Array;
 }
 
-export function jobViews(memory: WebAssembly.Memory): JobViews {
+/** @param job of `JOB_BYTES` bytes, 0 at first */
+export function jobViews(job: SharedArrayBuffer): JobViews {
   return {
-    control: new Int32Array(memory.buffer, 0, JOB_BYTES / Int32Array.BYTES_PER_ELEMENT),
-    args: new Float64Array(memory.buffer, ARGS_OFFSET, MAX_ARGS),
-    message: new Uint16Array(memory.buffer, MESSAGE_OFFSET, MAX_MESSAGE),
+    control: new Int32Array(job),
+    args: new Float64Array(job, ARGS_OFFSET, MAX_ARGS),
+    message: new Uint16Array(job, MESSAGE_OFFSET, MAX_MESSAGE),
   };
 }
 

@@ -1,11 +1,10 @@
 import { BackendError } from "../../errors.js";
 import { type Cache, openCache } from "./cache.js";
-import { JOB_BYTES } from "./job.js";
+import { LOWEST, PAGE } from "./memory.js";
 import { buildBytes, type WasmBuild } from "./module.js";
 import { agree, CHECK_BYTES, compileRevectorized } from "./revectorize.js";
 import { fastestTile, isTile, setTile, TIMING_BYTES, type Tile } from "./tiles.js";
 
-const PAGE = 65536;
 /** The finding that the revectorised kernels give the same bits. */
 const AGREES = "revectorized-agrees";
 
@@ -13,7 +12,7 @@ const AGREES = "revectorized-agrees";
 export interface Kernels {
   readonly module: WebAssembly.Module;
   readonly instance: WebAssembly.Instance;
-  /** What each thread needs to scratch in. The calling thread's lies behind the job. */
+  /** What each thread needs to scratch in. The calling thread's comes first. */
   readonly scratchBytes: number;
   readonly variant: "portable" | "revectorized";
   /** What the instance multiplies on; every thread's is to. */
@@ -43,7 +42,7 @@ async function instantiateKernels(
   if (!(scratch instanceof WebAssembly.Global) || !(scratchBytes instanceof WebAssembly.Global)) {
     throw new BackendError("wasm: the module is not this version's kernels.wasm (it exports no scratch)");
   }
-  scratch.value = JOB_BYTES;
+  scratch.value = LOWEST;
   return { module, instance, scratchBytes: scratchBytes.value, variant };
 }
 
@@ -63,7 +62,7 @@ function tune(kernels: Untuned, memory: WebAssembly.Memory, wanted: Tile | "auto
 
 /** Where that many bytes behind the calling thread's scratch lie, which nobody uses yet. */
 function reserve(memory: WebAssembly.Memory, scratchBytes: number, byteLength: number): number {
-  const base = JOB_BYTES + scratchBytes;
+  const base = LOWEST + scratchBytes;
   const missing = Math.ceil((base + byteLength - memory.buffer.byteLength) / PAGE);
   if (missing > 0) memory.grow(missing);
   return base;

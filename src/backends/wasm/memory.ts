@@ -1,10 +1,12 @@
-import { align, MemoryCount, type MemoryReport, type MemoryUse } from "../../backend.js";
+import { ALIGNMENT, align, MemoryCount, type MemoryReport, type MemoryUse } from "../../backend.js";
 import { BackendError } from "../../errors.js";
 import type { Block } from "../../kernel.js";
 
-const PAGE = 65536;
+export const PAGE = 65536;
 /** The address space of wasm32. */
-const MAX_PAGES = 65536;
+export const MAX_PAGES = 65536;
+/** Address 0 means "none" to the kernels, so nothing lies below this. */
+export const LOWEST = ALIGNMENT;
 /**
  * Kernels read whole vectors past the last column (and store none of it), so the last block must not end where
  * memory does.
@@ -28,8 +30,15 @@ export class WasmHeap {
   constructor(
     readonly memory: WebAssembly.Memory,
     readonly base: number,
+    /** Pages that the memory may grow to. */
+    readonly maximum = MAX_PAGES,
   ) {
     this.#end = align(base);
+  }
+
+  /** The most that can be handed out, in bytes. */
+  get capacity(): number {
+    return this.maximum * PAGE - SLACK - align(this.base);
   }
 
   allocate(byteLength: number, use: MemoryUse = "activations"): WasmBlock {
@@ -76,7 +85,7 @@ export class WasmHeap {
     const have = this.memory.buffer.byteLength / PAGE;
     if (pages > have) {
       try {
-        if (pages > MAX_PAGES) throw new RangeError("4 GiB is all that wasm32 can address");
+        if (pages > this.maximum) throw new RangeError(`the memory may grow to ${this.maximum * PAGE} bytes`);
         this.memory.grow(pages - have);
       } catch (cause) {
         throw new BackendError(`out of memory: ${size} bytes on top of ${have * PAGE} could not be had`, {

@@ -4,6 +4,7 @@ import {
   callUp,
   fail,
   failureOf,
+  JOB_BYTES,
   type JobViews,
   jobViews,
   join,
@@ -26,29 +27,43 @@ import { platformSpawn, type WorkerHandle } from "./spawn.js";
  */
 const FINE_SHARES = 300;
 
-/** Worker threads that share the kernels' memory. They join in as they come up; until then the caller is alone. */
+/** A linear memory, and the calling thread's kernels on it. */
+export interface KernelMemory {
+  readonly memory: WebAssembly.Memory;
+  readonly instance: WebAssembly.Instance;
+}
+
+/**
+ * Worker threads that share the kernels' memories. They join in as they come up; until then the caller is alone. They
+ * wait without end for the next job, so a memory that is opened later needs others.
+ */
 export class Threads {
-  readonly #views: JobViews;
-  readonly #kernels: ReadonlyMap<string, { readonly index: number; readonly call: KernelCall }>;
+  /** What the threads tell each other through. */
+  readonly job = new SharedArrayBuffer(JOB_BYTES);
+  readonly #views: JobViews = jobViews(this.job);
+  /** By memory and name. */
+  readonly #kernels: readonly ReadonlyMap<string, { readonly index: number; readonly call: KernelCall }>[];
   readonly #workers: WorkerHandle[] = [];
-  #hasLost = false;
 
   /**
-   * @param instance the caller's own
+   * @param memories all of them shared
    * @param count threads, the caller's included
+   * @param hasLost whether it was reported already that some do not start
    */
   constructor(
-    readonly memory: WebAssembly.Memory,
-    instance: WebAssembly.Instance,
+    readonly memories: readonly KernelMemory[],
     readonly count: number,
+    public hasLost = false,
   ) {
-    this.#views = jobViews(memory);
-    this.#kernels = new Map(kernelCalls(instance).map(({ name, call }, index) => [name, { index, call }]));
+    this.#kernels = memories.map(
+      ({ instance }) =>
+        new Map(kernelCalls(instance).map(({ name, call }, index) => [name, { index, call }])),
+    );
   }
 
   /**
    * Starts the workers, without waiting for them. What does not start is reported once and done without.
-   * @param globals the exported globals of each worker's instance
+   * @param globals the exported globals of each worker's instances
    */
   async start(
     module: WebAssembly.Module,
@@ -57,7 +72,8 @@ export class Threads {
     try {
       const spawn = await platformSpawn();
       for (let index = 0; index < this.count - 1; index++) {
-        const start = { module, memory: this.memory, index, globals: globals(index) };
+        const memories = this.memories.map(({ memory }) => memory);
+        const start = { module, memories, job: this.job, index, globals: globals(index) };
         this.#workers.push(spawn(start, (problem) => this.#lose(index, problem)));
       }
     } catch (problem) {
@@ -73,8 +89,8 @@ export class Threads {
   }
 
   #warn(problem: unknown): void {
-    if (this.#hasLost) return;
-    this.#hasLost = true;
+    if (this.hasLost) return;
+    this.hasLost = true;
     const reason = problem instanceof Error ? problem.message : String(problem);
     console.warn(`oriflamme: a worker thread is missing, and the others do its work: ${reason}`);
   }
@@ -83,10 +99,11 @@ export class Threads {
    * Runs a kernel over its whole range, on the calling thread and on workers that are up.
    * @param list the kernel's arguments before the range; reused
    * @param shares how many threads the job is worth, the caller's included
+   * @param memory the place of the memory that it runs on
    * @throws BackendError where a call traps, on whatever thread; the threads are ready for the next job then
    */
-  run(name: string, list: number[], range: number, shares: number): void {
-    const kernel = this.#kernels.get(name);
+  run(name: string, list: number[], range: number, shares: number, memory = 0): void {
+    const kernel = this.#kernels[memory]?.get(name);
     if (!kernel) throw new BackendError(`wasm: no kernel is named '${name}'`);
     const { control, args } = this.#views;
     const team = Math.min(shares, this.count, range);
@@ -95,6 +112,7 @@ export class Threads {
     control[CONTROL.chunks] = chunks;
     control[CONTROL.range] = range;
     control[CONTROL.args] = list.length;
+    control[CONTROL.memory] = memory;
     for (let i = 0; i < list.length; i++) args[i] = list[i] as number;
     Atomics.store(control, CONTROL.next, 0);
     Atomics.store(control, CONTROL.failed, 0);

@@ -1,10 +1,11 @@
-// The program of a worker thread: instantiates the kernels on the shared memory and takes part in jobs.
+// The program of a worker thread: instantiates the kernels on the shared memories and takes part in jobs.
 
 import {
   CONTROL,
   fail,
   finish,
   jobViews,
+  type KernelCall,
   kernelCalls,
   report,
   runChunks,
@@ -17,18 +18,23 @@ import { hasNodeModules } from "./runtime.js";
 /** What a worker is told when it starts. */
 export interface WorkerStart {
   readonly module: WebAssembly.Module;
-  readonly memory: WebAssembly.Memory;
+  /** What jobs run on. */
+  readonly memories: readonly WebAssembly.Memory[];
+  /** Where jobs are told. */
+  readonly job: SharedArrayBuffer;
   /** Its number, from 0. */
   readonly index: number;
-  /** Exported globals of its instance, by name: where it may scratch, and what else the threads are to agree on. */
+  /** Exported globals of its instances, by name: where it may scratch, and what else the threads are to agree on. */
   readonly globals: Readonly<Record<string, number>>;
 }
 
-function work({ module, memory, index, globals }: WorkerStart): void {
-  const instance = new WebAssembly.Instance(module, { env: { memory } });
-  setGlobals(instance, globals);
-  const kernels = kernelCalls(instance);
-  const views = jobViews(memory);
+function work({ module, memories, job, index, globals }: WorkerStart): void {
+  const kernels = memories.map((memory) => {
+    const instance = new WebAssembly.Instance(module, { env: { memory } });
+    setGlobals(instance, globals);
+    return kernelCalls(instance).map(({ call }) => call);
+  });
+  const views = jobViews(job);
   const { control, args } = views;
   const word = wordOf(index);
   const list: number[] = [];
@@ -37,8 +43,9 @@ function work({ module, memory, index, globals }: WorkerStart): void {
     const count = control[CONTROL.args] as number;
     list.length = 0;
     for (let i = 0; i < count; i++) list.push(args[i] as number);
+    const calls = kernels[control[CONTROL.memory] as number];
     try {
-      runChunks(control, (kernels[control[CONTROL.kernel] as number] as (typeof kernels)[0]).call, list);
+      runChunks(control, calls?.[control[CONTROL.kernel] as number] as KernelCall, list);
     } catch (error) {
       fail(views, error);
     }

@@ -21,6 +21,8 @@ export function llamaConfig(shape: LlamaShape, contextLength: number): ModelConf
     mlp: "swiglu",
     bias: { qkv: false, output: false, mlp: false },
     fusedQkv: false,
+    fusedMlp: false,
+    qkNorm: false,
     window: null,
     tied: true,
     bosId: null,

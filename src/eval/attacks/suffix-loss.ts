@@ -103,7 +103,8 @@ export class SuffixLoss {
       this.#arena.reset();
       const piece = before.slice(cache.length, cache.length + step);
       const ids = Array.from({ length: batch }, () => piece).flat();
-      forward(new Tape(this.#arena, false), model, ids, { batch, overlay, cache });
+      const options = { batch, overlay, cache, sequenceLength: cache.capacity };
+      forward(new Tape(this.#arena, false), model, ids, options);
     }
   }
 

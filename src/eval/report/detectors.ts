@@ -8,6 +8,7 @@ import {
   numberColumn,
   PERCENT,
   PLAIN,
+  shortRule,
   table,
   textCell,
   textColumn,
@@ -40,7 +41,7 @@ ${estimateCell(detector.tpr_at_1_percent_fpr, PERCENT)}${estimateCell(detector.t
 ${estimateCell(detector.flag_rate, PERCENT)}${estimateCell(detector.false_positive_rate, PERCENT)}
 ${hasDelays && numberCell(median(detector.delays), PLAIN)}
 ${hasSeeds && html`<td class="number">${detector.auroc_by_seed.map(UNIT.value).join(" ")}</td>`}
-${textCell(detector.rule)}</tr>
+${textCell(shortRule(detector.rule))}</tr>
 `,
   );
   return table("Detectors", columns, rows);

@@ -26,6 +26,11 @@ function significant(value: number): string {
   return Math.abs(value) >= 1000 ? Math.round(value).toString() : Number(value.toPrecision(3)).toString();
 }
 
+/** A detector's rule or a decision with its numbers to three digits; calibrated thresholds have sixteen. */
+export function shortRule(rule: string): string {
+  return rule.replace(/\d*\.\d{4,}/g, (number) => significant(Number(number)));
+}
+
 /** The interval of an estimate in words. */
 export function interval({ low, high }: Estimate, format: NumberFormat): string {
   return `${format.bare(low)} to ${format.bare(high)}`;

@@ -47,6 +47,7 @@ for (const runtime of RUNTIMES) {
     it.each([1, 2, 3])("gives the same bits on %s threads, and ends", async (threads) => {
       const result = await compute(runtime, { deterministic: true, threads }, threads);
       expect(result).toEqual({ ...expected, threads, threadsAfter: 1 });
+      expect(result.elsewhere).toBe(result.product);
     });
 
     it("gives the same bits on 1 and 2 threads in the best build, revectorised or not", async () => {

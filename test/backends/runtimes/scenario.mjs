@@ -19,7 +19,7 @@ const CONFIG = {
   ...{ vocabSize: 96, contextLength: 64, norm: "rmsnorm", normEps: 1e-5, mlp: "swiglu" },
   position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
   bias: { qkv: false, output: false, mlp: false },
-  ...{ fusedQkv: false, window: null, tied: true, bosId: null, eosIds: [] },
+  ...{ fusedQkv: false, fusedMlp: false, qkNorm: false, window: null, tied: true, bosId: null, eosIds: [] },
 };
 
 /** The bits of some numbers as 8 hexadecimal digits, by FNV-1a. */
@@ -80,20 +80,26 @@ async function training(backend) {
 }
 
 /**
- * Computes on an engine with that many threads, once all have come up, and disposes of it.
+ * Computes on an engine with that many threads, once all have come up, then on a second memory of it, and disposes of
+ * it.
  * @param keep leaves the engine as it is instead
  * @param expected threads that the engine must come to; it stays alone where this is 1
  * @param whileUp called before the engine is disposed of
  */
 export async function compute({ keep = false, ...options }, expected, whileUp = async () => {}) {
   const backend = await createBackend({ kind: "wasm", ...options });
-  while (backend.threadCount < expected) await new Promise((resolve) => setTimeout(resolve, 1));
-  const result = {
+  const whenUp = async () => {
+    while (backend.threadCount < expected) await new Promise((resolve) => setTimeout(resolve, 1));
+  };
+  await whenUp();
+  const computed = {
     product: await product(backend),
     attention: await attentionWithBackward(backend),
     training: await training(backend),
-    threads: backend.threadCount,
   };
+  const [, second] = backend.openMemories(2);
+  await whenUp();
+  const result = { ...computed, elsewhere: await product(second), threads: backend.threadCount };
   await whileUp(backend);
   if (!keep) backend.dispose();
   return { ...result, threadsAfter: backend.threadCount };
