@@ -2,13 +2,14 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { type DecodeBatchOptions, decode, decodeBatch } from "../../src/generate/decode.js";
 import type { Monitor, Observation, Verdict } from "../../src/generate/monitor.js";
-import { GREEDY } from "../../src/generate/sample.js";
+import { argmaxOf, GREEDY } from "../../src/generate/sample.js";
 import type { DecodeStep, Source } from "../../src/generate/sequence.js";
+import type { ModelConfig } from "../../src/model/config.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
 import { BACKENDS } from "../backends.js";
 import { maxDifference } from "../golden.js";
-import { baseline, gpt2, llama, loudModel, mistral } from "../model/tiny.js";
+import { baseline, gpt2, llama, logitsOf, loudModel, mistral, phi3 } from "../model/tiny.js";
 
 const GO_ON: Verdict = { action: "continue" };
 const PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [8], [2, 7, 1, 8]];
@@ -42,6 +43,18 @@ async function alone(model: Model, sources: readonly Source[], extra?: RunOption
       return steps;
     }),
   );
+}
+
+/** phi3's position, with another length at which its factors change. */
+function longRope(originalContextLength: number): ModelConfig["position"] {
+  const { position } = phi3;
+  if (position.kind !== "rope" || position.scaling.kind !== "longrope")
+    throw new Error("phi3 has no LongRoPE");
+  return { ...position, scaling: { ...position.scaling, originalContextLength } };
+}
+
+function logSumExp(logits: Float32Array): number {
+  return Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
 }
 
 const greedy = (): Source[] => PROMPTS.map((prompt) => ({ prompt, random: new Random(0) }));
@@ -149,6 +162,24 @@ describe("a batch", () => {
       await alone(wide, sources, { maxTokens: 3 }),
     );
     wide.dispose();
+  });
+
+  it("of a model that rotates by length gives each what it has alone, over the change", async () => {
+    const by = await loudModel(backend, phi3);
+    expectSame(await sideBySide(by, greedy()), await alone(by, greedy()));
+    by.dispose();
+  });
+
+  it("tells every piece of a prompt how long it is to be", async () => {
+    const position = longRope(2060);
+    const by = await loudModel(backend, { ...phi3, contextLength: 3000, position });
+    const prompt = Array.from({ length: 2070 }, (_, i) => (i * i) % 19);
+    const [steps = []] = await alone(by, [{ prompt, random: new Random(0) }], { maxTokens: 1 });
+    const logits = (await logitsOf(by, prompt)).slice(-phi3.vocabSize);
+    expect(steps[0]).toMatchObject({ kind: "token", id: argmaxOf(logits) });
+    const expected = Math.max(...logits) - logSumExp(logits);
+    expect(steps[0]?.kind === "token" ? steps[0].logprob : Number.NaN).toBeCloseTo(expected, 4);
+    by.dispose();
   });
 
   it("is given back when its consumer leaves", async () => {

@@ -5,11 +5,12 @@ import type { Monitor } from "../../src/generate/monitor.js";
 import { PrefixCache } from "../../src/generate/prefix-cache.js";
 import { GREEDY } from "../../src/generate/sample.js";
 import type { Kernel, KernelArgs } from "../../src/kernel.js";
+import type { ModelConfig } from "../../src/model/config.js";
 import type { Overlay } from "../../src/model/lora.js";
 import type { Model } from "../../src/model/model.js";
 import { kvAppendKernel } from "../../src/ops/kv-append.js";
 import { Random } from "../../src/random.js";
-import { baseline, llama, loudModel, randomIds } from "../model/tiny.js";
+import { baseline, llama, loudModel, phi3, randomIds } from "../model/tiny.js";
 import { BackendWrapper } from "../ops/split.js";
 
 /** Counts the positions that go through the first layer. */
@@ -39,10 +40,10 @@ interface Extra {
 }
 
 /** The new ids, and how many positions it took. */
-async function run(prompt: readonly number[], cache?: PrefixCache, extra: Extra = {}) {
+async function run(prompt: readonly number[], cache?: PrefixCache, extra: Extra = {}, by = model) {
   backend.positions = 0;
   const ids: number[] = [];
-  const steps = decode(model, prompt, {
+  const steps = decode(by, prompt, {
     ...{ sampling: GREEDY, random: new Random(0), maxTokens: 6, eosIds: [], cache },
     ...extra,
   });
@@ -135,6 +136,28 @@ describe("a prefix cache", () => {
     expect((await run(prompt, cache, { overlay })).ids).toEqual((await run(prompt)).ids);
     cache.dispose();
     other.dispose();
+  });
+
+  it.each<[string, ModelConfig["position"]]>([
+    ["LongRoPE", phi3.position],
+    [
+      "dynamic scaling",
+      { kind: "rope", theta: 100, scaling: { kind: "dynamic", factor: 2, originalContextLength: 8 } },
+    ],
+  ])("is of no use to a prompt that %s rotates in another way", async (_, position) => {
+    const by = await loudModel(inner, { ...phi3, position, contextLength: 60 });
+    const cache = new PrefixCache(by);
+    // Up to 4 + 6 ids: the keys at the end are those of more than eight positions. Then fewer, more, as many.
+    const first = (await run(prompt.slice(0, 4), cache, {}, by)).ids;
+    for (const next of [
+      prompt.slice(0, 3),
+      [...prompt.slice(0, 4), ...first, 5],
+      [...prompt.slice(0, 4), ...first],
+    ]) {
+      expect((await run(next, cache, {}, by)).ids).toEqual((await run(next, undefined, {}, by)).ids);
+    }
+    cache.dispose();
+    by.dispose();
   });
 
   it("is f16 where it was made so, whatever the run leaves open", async () => {
