@@ -117,6 +117,21 @@ describe("a batch", () => {
     expect(found.at(-1)?.at(-1)).toMatchObject({ kind: "end", reason: "context" });
   });
 
+  it("pads none past the context, where another has more to read", async () => {
+    const monitor: Monitor = {
+      observe: ({ generated }) => ({
+        verdict: generated.length === 1 ? { action: "append", ids: [7, 8, 9, 7, 8] } : GO_ON,
+        notes: {},
+      }),
+    };
+    const sources = (): Source[] => [
+      { prompt: Array(22).fill(7), random: new Random(0) },
+      { prompt: [3], random: new Random(0), monitor },
+    ];
+    const found = await sideBySide(model, sources(), { maxTokens: 12 });
+    expectSame(found, await alone(model, sources(), { maxTokens: 12 }));
+  });
+
   it("draws each by its own random numbers", async () => {
     const sampling = { temperature: 1.5, topK: 0, topP: 1 };
     const drawn = (): Source[] => [1, 2, 3].map((seed) => ({ prompt: [3, 1, 4], random: new Random(seed) }));
