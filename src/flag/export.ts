@@ -6,6 +6,7 @@ import { string } from "../formats/gguf-entry.js";
 import { writeGguf } from "../formats/gguf-write.js";
 import type { SavedType } from "../formats/hf-config.js";
 import type { BaseFiles } from "../formats/hf-export.js";
+import { savedType } from "../formats/hf-weights-write.js";
 import { isGgufName, openModel } from "../formats/load.js";
 import { loadVocabulary } from "../formats/load-vocabulary.js";
 import { ADAPTER_CONFIG, FACTS, writeAdapter } from "../formats/peft.js";
@@ -117,9 +118,9 @@ async function writeFolderOf(
   { type, shardBytes, onProgress }: ExportOptions,
 ): Promise<void> {
   const { huggingFaceExport, isExportFile } = await import("../formats/hf-export.js");
-  const dtype = SAVED_TYPES.find((saved) => saved === type);
+  const given = SAVED_TYPES.find((saved) => saved === type);
   const files = await huggingFaceExport(merged, merged.tokens, base, {
-    ...(dtype && { dtype }),
+    dtype: given ?? ((name) => savedType(merged.typeOf(name))),
     ...(shardBytes === undefined ? {} : { shardBytes }),
     ...(onProgress && { onProgress }),
   });

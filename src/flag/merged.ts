@@ -1,3 +1,4 @@
+import type { WeightType } from "../dtype.js";
 import type { NewToken } from "../formats/hf-added-tokens.js";
 import { ADAPTER_CONFIG } from "../formats/peft.js";
 import type { ModelFiles } from "../formats/source.js";
@@ -19,6 +20,8 @@ export interface MergedModel extends WeightSource {
   /** The flags as tokens; empty for a model without. */
   readonly tokens: readonly NewToken[];
   readonly facts: MergedFacts;
+  /** What the model that was trained has a weight stored as: merged ones are f32 before they are written. */
+  typeOf(name: string): WeightType;
   /** Lets the files go that were opened for it. */
   close(): Promise<void>;
 }
@@ -28,7 +31,7 @@ export async function mergedInMemory(target: FlaggedModel | Model): Promise<Merg
   const close = async () => {};
   if (target instanceof Model) {
     const source = { config: target.config, weight: (name: string) => tensorWeight(target.weight(name)) };
-    return { ...source, ...flagFacts([], { categories: [] }), close };
+    return { ...source, ...flagFacts([], { categories: [] }), typeOf: typeIn(source), close };
   }
   const { model, tuning, overlay } = target;
   const { input, output } = overlay.rows ?? target.reference.rows;
@@ -48,7 +51,8 @@ export async function mergedInMemory(target: FlaggedModel | Model): Promise<Merg
     config: model.config,
     weight: (name: string) => tensorWeight(trained?.weight(name) ?? model.weight(name)),
   };
-  return { ...mergeChanges(base, { lora, rows }), ...flagFacts(target.flagIds, target), close };
+  const facts = flagFacts(target.flagIds, target);
+  return { ...mergeChanges(base, { lora, rows }), ...facts, typeOf: typeIn(base), close };
 }
 
 /**
@@ -59,7 +63,8 @@ export async function mergedInMemory(target: FlaggedModel | Model): Promise<Merg
 export async function mergedFromFiles(base: WeightReader, adapter?: ModelFiles): Promise<MergedModel> {
   const close = async () => {};
   const { config, weight } = base;
-  if (!adapter) return { config, weight, ...flagFacts([], { categories: [] }), close };
+  const typeOf = typeIn(base);
+  if (!adapter) return { config, weight, ...flagFacts([], { categories: [] }), typeOf, close };
   const read = (name: string) => readValues(weight(name));
   if (!adapter.has(ADAPTER_CONFIG)) {
     const { reader, ids, known } = await openFullTuning(adapter, config, read);
@@ -68,16 +73,18 @@ export async function mergedFromFiles(base: WeightReader, adapter?: ModelFiles):
       config: { ...config, vocabSize: reader.config.vocabSize },
       weight: (name) => reader.weight(name),
       ...flagFacts(ids, known),
+      typeOf: typeIn(reader),
       close: () => reader.close(),
     };
   }
   const { lora, rows, rank, alpha, known } = await readFlagAdapter(adapter, config, read);
   const scaled = new Map([...lora].map(([name, factors]) => [name, { ...factors, scale: alpha / rank }]));
-  return {
-    ...mergeChanges({ config, weight }, { lora: scaled, rows }),
-    ...flagFacts(rows.ids, known),
-    close,
-  };
+  const facts = flagFacts(rows.ids, known);
+  return { ...mergeChanges({ config, weight }, { lora: scaled, rows }), ...facts, typeOf, close };
+}
+
+function typeIn({ weight }: WeightSource): (name: string) => WeightType {
+  return (name) => weight(name).dtype;
 }
 
 function flagFacts(

@@ -46,7 +46,8 @@ export async function huggingFaceExport(
 ): Promise<Map<string, FileContent>> {
   const { config } = source;
   const files = weightFiles(source, options);
-  const dtype = options.dtype ?? savedType(source.weight("embed.weight").dtype);
+  const { dtype: given = savedType(source.weight("embed.weight").dtype) } = options;
+  const dtype = typeof given === "function" ? given("embed.weight") : given;
   const ours = huggingFaceConfig(config, { dtype });
   const { vocab_size, dtype: type, torch_dtype } = ours;
   const folder = modelFolder(model);

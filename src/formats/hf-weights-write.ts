@@ -17,8 +17,11 @@ export function isWeightFile(name: string): boolean {
 }
 
 export interface WeightFilesOptions {
-  /** The type of the tensors; each as it is stored where nothing is said, f16 where safetensors has not that type. */
-  readonly dtype?: SavedType;
+  /**
+   * The type of the tensors, or that of each by our name; as they are stored where nothing is said, f16 where
+   * safetensors has not that type.
+   */
+  readonly dtype?: SavedType | ((name: string) => SavedType);
   /** Most bytes of tensors in a file: larger models become shards with an index. A tensor is never cut. */
   readonly shardBytes?: number;
   /** Called with the bytes written so far, and those of all tensors. */
@@ -40,7 +43,7 @@ export function weightFiles(
     const { name, transpose: isTransposed } = toHuggingFaceName(config, ours);
     const stored = weight(ours);
     const source = isTransposed ? turned(stored) : stored;
-    const type = dtype ?? savedType(stored.dtype);
+    const type = typeof dtype === "function" ? dtype(ours) : (dtype ?? savedType(stored.dtype));
     const tensor: TensorData = {
       dtype: ({ f32: "F32", f16: "F16", bf16: "BF16" } as const)[type],
       shape: isTransposed ? [...shape].reverse() : shape,

@@ -9,7 +9,7 @@ import { byteTokenizerFiles } from "../../src/formats/byte-level.js";
 import { writeHuggingFace } from "../../src/formats/hf-write.js";
 import { openModel } from "../../src/formats/load.js";
 import { loadModel } from "../../src/formats/load-model.js";
-import { linearLayers, type ModelConfig } from "../../src/model/config.js";
+import { linearLayers, type ModelConfig, weightShapes } from "../../src/model/config.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
 import { applyChat } from "../../src/tokenizer.js";
@@ -243,6 +243,17 @@ describe("types and shards", () => {
     const { weight, close } = await openModel(join(base, "../again"));
     expect([weight("embed.weight").dtype, weight("norm.weight").dtype]).toEqual(["bf16", "bf16"]);
     await close();
+
+    // Merged weights are rounded to it too.
+    const model = await loadModel(out, { backend });
+    const adapter = join(base, "../adapter");
+    await saveRedFlag(await shake(await addRedFlag(model)), adapter);
+    await exportFiles({ model: out, adapter }, join(base, "../merged"), { to: "hf" });
+    const merged = await openModel(join(base, "../merged"));
+    const names = [...weightShapes(merged.config).keys()];
+    expect(new Set(names.map((name) => merged.weight(name).dtype))).toEqual(new Set(["bf16"]));
+    await merged.close();
+    expect(await json(base, "../merged/config.json")).toMatchObject({ dtype: "bfloat16" });
   });
 });
 
