@@ -1,6 +1,7 @@
 // What the contenders' programs in `bench/` build on: one entry of the bundle for all.
 
-export { f32ToF16 } from "../../half.js";
+export { ggufChunks } from "../../formats/gguf-write.js";
+export { weightOfValues } from "../../model/stored-weight.js";
 export { decodeCases } from "./decode.js";
 export { llamaConfig, llamaWeights } from "./llama.js";
 export { noise, noiseIds } from "./noise.js";
