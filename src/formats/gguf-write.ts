@@ -28,6 +28,8 @@ export interface GgufOptions {
   readonly vocabulary?: GgufVocabulary | null;
   /** For people. */
   readonly name?: string;
+  /** What the file tells besides, by keys of a name space of their own. */
+  readonly entries?: ReadonlyMap<string, GgufEntry>;
   /** Called with the bytes of weights written so far, and those of all. */
   readonly onProgress?: (written: number, total: number) => void;
 }
@@ -94,6 +96,7 @@ export async function* ggufChunks(
     ["general.quantization_version", u32(QUANTISATION_VERSION)],
     ...[...entries].map(([name, entry]) => [`${architecture.name}.${name}`, entry] as const),
     ...tokenizerEntries(config, options),
+    ...(options.entries ?? []),
   ]);
   yield header(metadata, tensors);
 

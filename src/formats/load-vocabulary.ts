@@ -21,7 +21,8 @@ export async function loadVocabulary(
   model: Pick<ModelFile, "config" | "tokenizer">,
   tokenizer?: FilesInput,
 ): Promise<GgufVocabulary | null> {
-  const place = await locateTokenizer(await openFiles(input), model.config, tokenizer);
+  const other = tokenizer === undefined ? undefined : await openFiles(tokenizer);
+  const place = locateTokenizer(await openFiles(input), model.config, other);
   if (!place) return null;
   const { files, name } = place;
   if (isGgufName(name)) return ggufVocabulary(files, name);
