@@ -189,6 +189,31 @@ describe("rotary scalings", () => {
     }
   });
 
+  test.each([
+    [64, 32],
+    [128, 8],
+  ])(
+    "llama3 from divisors that were computed in f32 (heads of %d, a factor of %d)",
+    async (headDim, factor) => {
+      // As transformers and llama.cpp's converter have it.
+      const f = Math.fround;
+      const divisors = Array.from({ length: headDim / 2 }, (_, i) => {
+        const wavelength = f((2 * Math.PI) / f(1 / f(500000 ** f((2 * i) / headDim))));
+        if (wavelength < 8192 / 4) return 1;
+        if (wavelength > 8192) return factor;
+        const smooth = f(f(f(8192 / wavelength) - 1) / 3);
+        return f(1 / f(f(f(1 - smooth) / factor) + smooth));
+      });
+      const asIs: RopeScaling = {
+        ...{ kind: "longrope", shortFactors: divisors, longFactors: divisors },
+        ...{ originalContextLength: 16, attentionFactor: 1 },
+      };
+      const written = await bytesOf(scaled(asIs, { headDim, kvHeads: 2 }), "f32");
+      const { config } = await openGgufModel(bytesSource("m", written));
+      expect(config.position).toMatchObject({ theta: 500000, scaling: { ...llama3, factor } });
+    },
+  );
+
   test("divisors that no scaling of Llama 3 has are kept one by one", async () => {
     const tensors = [
       ...(tinyGguf.tensors ?? []),
