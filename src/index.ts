@@ -54,8 +54,11 @@ export {
   trainRedFlag,
 } from "./flag/train.js";
 export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
+export { clearModelCache } from "./formats/clear-model-cache.js";
+export type { FilesInput } from "./formats/files.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
+export type { DownloadProgress, FetchOptions, RemoteFiles } from "./formats/url-files.js";
 export {
   type BatchStep,
   type DecodeBatchOptions,

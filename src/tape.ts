@@ -63,12 +63,15 @@ export class Tape {
     this.#backend = arena.backend;
   }
 
-  /** In whose memory the next op happens. */
+  /** In whose memory the next op happens: its operands must lie there. */
   get backend(): Backend {
     return this.#backend;
   }
 
-  /** Has ops happen in the memory of another backend while `body` runs, and their backward there too. */
+  /**
+   * Has ops happen in the memory of another backend while `body` runs, which must not wait for anything; their backward
+   * happens there too.
+   */
   on<T>(backend: Backend, body: () => T): T {
     const before = this.#backend;
     this.#backend = backend;

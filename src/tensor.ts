@@ -132,37 +132,32 @@ export class Tensor implements Region {
 }
 
 /** A point in an arena to return to: that of each of its pools. */
-export type ArenaMark = ReadonlyMap<Pool, PoolMark>;
+export type ArenaMark = readonly PoolMark[];
 
 /**
  * Where activations live: a pool in the memory of each backend that a pass comes by, of which the first is where it
  * begins. Nothing is freed singly: `release` goes back to a mark, `reset` to the start.
  */
 export class Arena {
-  readonly #pools = new Map<Backend, Pool>();
-  /** The first one. */
-  readonly #pool: Pool;
+  readonly #pools: Pool[];
 
   constructor(
     readonly backend: Backend,
     readonly blockBytes = 1 << 20,
   ) {
-    this.#pool = this.#poolIn(backend);
+    this.#pools = [new Pool(backend, blockBytes)];
   }
 
   /** An uninitialised tensor, in another memory than the first where one is given. */
   tensor(shape: readonly number[], dtype: DType = "f32", backend = this.backend): Tensor {
-    const pool = backend === this.backend ? this.#pool : this.#poolIn(backend);
-    const { block, byteOffset } = pool.take(bytesOf(dtype, shape));
+    const { block, byteOffset } = this.#poolIn(backend).take(bytesOf(dtype, shape));
     return new Tensor(backend, block, byteOffset, shape, dtype);
   }
 
   #poolIn(backend: Backend): Pool {
-    let pool = this.#pools.get(backend);
-    if (!pool) {
-      pool = new Pool(backend, this.blockBytes);
-      this.#pools.set(backend, pool);
-    }
+    for (const pool of this.#pools) if (pool.backend === backend) return pool;
+    const pool = new Pool(backend, this.blockBytes);
+    this.#pools.push(pool);
     return pool;
   }
 
@@ -177,27 +172,25 @@ export class Arena {
   }
 
   #sum(bytesOf: (pool: Pool) => number): number {
-    let bytes = 0;
-    for (const pool of this.#pools.values()) bytes += bytesOf(pool);
-    return bytes;
+    return this.#pools.reduce((sum, pool) => sum + bytesOf(pool), 0);
   }
 
   mark(): ArenaMark {
-    return new Map(Array.from(this.#pools.values(), (pool) => [pool, pool.mark()]));
+    return this.#pools.map((pool) => pool.mark());
   }
 
   release(mark: ArenaMark): void {
-    for (const pool of this.#pools.values()) pool.release(mark.get(pool));
+    this.#pools.forEach((pool, i) => void pool.release(mark[i]));
   }
 
   /** Back to the start. Tensors handed out so far must not be used again. */
   reset(): void {
-    for (const pool of this.#pools.values()) pool.reset();
+    for (const pool of this.#pools) pool.reset();
   }
 
   /** Gives all memory back. The arena can be used again. */
   dispose(): void {
-    for (const pool of this.#pools.values()) pool.dispose();
+    for (const pool of this.#pools) pool.dispose();
   }
 }
 
@@ -233,7 +226,8 @@ export class Parameters {
 
   /**
    * @param dtypes types by name; f32 where there is none
-   * @throws RangeError where a tensor's rows are not whole blocks of its type
+   * @throws RangeError where a tensor's rows are not whole blocks of its type, BackendError where there is no room;
+   * nothing is held then
    */
   constructor(
     readonly backend: Backend,
@@ -243,14 +237,19 @@ export class Parameters {
     const { use = "weights", dtypes = new Map<string, DType>(), isFilled = false } = options;
     const blocks: Tensor[] = [];
     const views = new Map<string, Tensor>();
-    for (const { owner, placed, bytes } of this.#layOut(options)) {
-      const block = owner.allocate(Math.max(bytes, align(1)), use);
-      blocks.push(new Tensor(owner, block, 0, [bytes / 4]));
-      for (const { name, byteOffset } of placed) {
-        views.set(name, new Tensor(owner, block, byteOffset, shapes.get(name) ?? [], dtypes.get(name)));
-      }
-    }
     this.blocks = blocks;
+    try {
+      for (const { owner, placed, bytes } of this.#layOut(options)) {
+        const block = owner.allocate(Math.max(bytes, align(1)), use);
+        blocks.push(new Tensor(owner, block, 0, [bytes / 4]));
+        for (const { name, byteOffset } of placed) {
+          views.set(name, new Tensor(owner, block, byteOffset, shapes.get(name) ?? [], dtypes.get(name)));
+        }
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     for (const name of shapes.keys()) this.#views.set(name, views.get(name) as Tensor);
     if (isFilled) this.#zeroPadding();
     else this.zero();

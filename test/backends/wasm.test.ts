@@ -1,6 +1,8 @@
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Backend } from "../../src/backend.js";
@@ -221,6 +223,23 @@ describe("builds", () => {
 });
 
 describe("a backend that was disposed of", () => {
+  it("has let its memories go, though it is held itself", async () => {
+    const backend = await create({ threads: 2 });
+    const buffers = backend.openMemories(2).map((memory) => {
+      const region = { block: memory.allocate(8), byteOffset: 0, byteLength: 8 };
+      return new WeakRef(memory.view(region).buffer);
+    });
+    await whenReady(backend, 2);
+    backend.dispose();
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    while (buffers.some((buffer) => buffer.deref())) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      collect();
+    }
+    expect(backend.memory().reserved).toBe(0);
+  });
+
   it("says so whatever is asked of it, and may be disposed of again", async () => {
     const backend = await create({ threads: 2 });
     const block = backend.allocate(1024);

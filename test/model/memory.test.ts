@@ -117,6 +117,43 @@ describe("parameters", () => {
     expect(backend.memory().used).toBe(used);
   });
 
+  it("lie in several blocks where one would be too large, and are stepped all the same", async () => {
+    class Narrow extends BackendWrapper {
+      override get maxBlockBytes(): number {
+        return 1024;
+      }
+    }
+    const shapes = new Map([
+      ["a", [100]],
+      ["b", [100]],
+      ["c", [30]],
+      ["d", [256]],
+    ]);
+    const stepped = async (on: Backend) => {
+      const parameters = new Parameters(on, shapes);
+      const optimiser = new AdamW(parameters);
+      const arena = new Arena(on, 1024);
+      for (const [name, gradient] of optimiser.gradients.entries()) {
+        const start = name.charCodeAt(0);
+        gradient.write(Float32Array.from({ length: gradient.size }, (_, i) => Math.sin(start + i)));
+      }
+      const norm = await optimiser.gradientNorm(new Tape(arena, false));
+      optimiser.step(new Tape(arena, false), 0.1, 1 / norm);
+      const values = await Promise.all([...parameters.entries()].map(([, tensor]) => tensor.read()));
+      const sizes = parameters.blocks.map(({ byteLength }) => byteLength);
+      for (const part of [parameters, optimiser, arena]) part.dispose();
+      return { norm, values, sizes };
+    };
+    const { used } = backend.memory();
+    const whole = await stepped(backend);
+    const narrow = await stepped(new Narrow(backend));
+    expect(narrow).toEqual({ ...whole, sizes: [1024, 256, 1024] });
+    expect(whole.sizes).toEqual([2304]);
+    expect(narrow.values.flatMap((values) => [...values]).every((value) => value !== 0)).toBe(true);
+    expect(() => new Parameters(new Narrow(backend), shapes).all).toThrow("parameters in 3 blocks");
+    expect(backend.memory().used).toBe(used + 2304);
+  });
+
   it("are read into an array of their size, or one of their own", async () => {
     const tensor = new Arena(backend, 1024).tensor([2, 3]);
     tensor.write(Float32Array.of(1, 2, 3, 4, 5, 6));

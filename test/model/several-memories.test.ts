@@ -5,22 +5,23 @@ import type { WasmBackend } from "../../src/backends/wasm/backend.js";
 import { Threads } from "../../src/backends/wasm/threads.js";
 import { BackendError } from "../../src/errors.js";
 import { Adapter } from "../../src/model/adapter.js";
-import { linearLayers, type ModelConfig, weightShapes } from "../../src/model/config.js";
+import { linearLayers, type ModelConfig } from "../../src/model/config.js";
 import { forward, head } from "../../src/model/forward.js";
 import { FullTuning } from "../../src/model/full-tuning.js";
 import { headCrossEntropy } from "../../src/model/head-loss.js";
 import { KVCache } from "../../src/model/kv-cache.js";
 import type { Overlay } from "../../src/model/lora.js";
 import { Model } from "../../src/model/model.js";
-import { layerOf, placeLayers } from "../../src/model/placement.js";
+import { placeLayers } from "../../src/model/placement.js";
 import { transfer } from "../../src/ops/transfer.js";
 import { Random } from "../../src/random.js";
 import { Tape } from "../../src/tape.js";
-import { Arena, type Parameters, sizeOf } from "../../src/tensor.js";
+import { Arena, Parameters } from "../../src/tensor.js";
 import { digestOfParameters } from "../../src/train/fingerprint.js";
 import { AdamW } from "../../src/train/optimiser.js";
 import type { Loss } from "../../src/train/trainer.js";
 import { train } from "../../src/train/trainer.js";
+import { deep, inThree } from "./three-memories.js";
 import { gpt2, llama, logitsOf, loudModel, mistral, randomIds } from "./tiny.js";
 
 /** The least that a memory may be bounded by. */
@@ -36,24 +37,6 @@ async function create(threads: number, memoryBytes?: number): Promise<Backend> {
   const backend = await createBackend({ kind: "wasm", wasm: "baseline", threads, ...bound });
   open.push(backend);
   return backend;
-}
-
-/** One of six layers that are much larger than what lies outside them, and worth sharing among threads. */
-function deep(config: ModelConfig): ModelConfig {
-  return { ...config, layers: 6, hiddenSize: 64, headDim: 16, intermediateSize: 160 };
-}
-
-/** Makes a model while three memories have room for the weights of two layers each; later they have all of it. */
-async function inThree(backend: Backend, config: ModelConfig, make: () => Promise<Model>): Promise<Model> {
-  const ofLayer = [...weightShapes(config)].filter(([name]) => layerOf(name) === 0);
-  const layer = ofLayer.reduce((sum, [, shape]) => sum + 4 * sizeOf(shape), 0);
-  // A quarter of the room is not for weights.
-  const room = (4 / 3) * 2.6 * layer;
-  const memories = backend.openMemories?.(3) ?? [];
-  const blocks = memories.map((memory) => memory.allocate((memory.room as number) - room));
-  const model = await make();
-  for (const [i, block] of blocks.entries()) memories[i]?.free(block);
-  return model;
 }
 
 /** The same model in one memory and in several. */
@@ -203,6 +186,19 @@ describe("a model in several memories", () => {
     expect(await tuned(split)).toEqual(await tuned(whole));
   });
 
+  it("leaves nothing behind in a pass but the residual stream, on the way there and back", async () => {
+    const config = deep(llama);
+    const { whole, split } = await twins(config, 1);
+    const ids = randomIds(16, config.vocabSize);
+    const left = (model: Model) => {
+      const arena = new Arena(model.backend);
+      forward(new Tape(arena, false), model, ids);
+      return arena.used;
+    };
+    const residual = 4 * ids.length * config.hiddenSize;
+    expect(left(split) - left(whole)).toBe(2 * 2 * residual);
+  });
+
   it("is refused where a layer has no room in any memory", async () => {
     const backend = await create(1, MEMORY_BYTES);
     const config = { ...deep(llama), intermediateSize: 30_000 };
@@ -244,6 +240,17 @@ describe("a model in several memories", () => {
     expect(() => second?.allocate(1)).toThrow(BackendError);
     expect(() => backend.openMemories?.(3)).toThrow(BackendError);
   });
+});
+
+it("parameters without room in one of their memories hold nothing in the others", async () => {
+  const backend = await create(1, MEMORY_BYTES);
+  const [, second] = backend.openMemories?.(2) ?? [];
+  second?.allocate(second.room as number);
+  const { used } = backend.memory();
+  const shapes = new Map(["a", "b"].map((name) => [name, [9]]));
+  const backendOf = (name: string) => (name === "b" ? (second as Backend) : backend);
+  expect(() => new Parameters(backend, shapes, { backendOf })).toThrow(/out of memory/);
+  expect(backend.memory().used).toBe(used);
 });
 
 describe("layers are placed", () => {

@@ -60,10 +60,13 @@ export interface WasmOptions {
   readonly module?: WebAssembly.Module;
 }
 
-/** What the backends on several memories have in common. */
+/** Kernels without a memory. */
+type Compiled = Omit<Kernels, "instance">;
+
+/** What the backends on several memories have in common; after `dispose` no memory is left in it. */
 interface Machine {
   readonly build: WasmBuild | "module";
-  readonly kernels: Kernels;
+  readonly kernels: Compiled;
   /** Threads that share the work, the caller's included. */
   readonly count: number;
   readonly limits: WebAssembly.MemoryDescriptor;
@@ -112,14 +115,14 @@ export class WasmBackend implements Backend {
       throw new RangeError(`tile must be 'auto' or one of ${TILES.join(", ")}, got '${tile}'`);
     }
     const { revectorize = false } = options;
-    const kernels = options.module
+    const { instance, ...kernels } = options.module
       ? await loadModule(options.module, memory, tile)
       : await loadBuild(build, memory, { shared: shared !== undefined, revectorize, tile });
     const machine: Machine = {
       build: options.module ? "module" : build,
       ...{ kernels, count, limits, backends: [], threads: undefined },
     };
-    const backend = new WasmBackend(machine, { memory, instance: kernels.instance });
+    const backend = new WasmBackend(machine, { memory, instance });
     if (shared) await WasmBackend.#startThreads(machine);
     return backend;
   }
@@ -272,6 +275,7 @@ export class WasmBackend implements Backend {
   /** Ends the workers and lets the memories go, those of all backends on the same threads. Again, it does nothing. */
   dispose(): void {
     this.#machine.threads?.dispose();
+    this.#machine.threads = undefined;
     for (const backend of this.#machine.backends) {
       backend.#live = undefined;
       backend.#plans.clear();
@@ -297,7 +301,7 @@ export class WasmBackend implements Backend {
 }
 
 /** Where a thread scratches, the caller's being the first; behind the last thread's the heap begins. */
-function scratchOf({ scratchBytes }: Kernels, thread: number): number {
+function scratchOf({ scratchBytes }: Compiled, thread: number): number {
   return LOWEST + thread * scratchBytes;
 }
 
