@@ -125,11 +125,11 @@ const ENTRIES = [
 ];
 
 /**
- * What the library loads at once: nothing that a browser lacks. The report, which brings a charting library, and the
+ * What the library loads at once: nothing that a browser lacks, nor what few models need. The report, which brings a charting library, and the
  * classifier, which starts processes, are loaded by who asks for them.
  */
 const CORE =
-  /\/src\/([\w-]+|backends\/create|(ops|model|train|generate|flag)\/[\w-]+|eval\/(?!(report|classifier)\.)[\w-]+|formats\/(?!node\.|hf-tokenizer\.)[\w-]+)\.ts$/;
+  /\/src\/([\w-]+|backends\/create|(ops|model|train|generate|flag)\/[\w-]+|eval\/(?!(report|classifier)\.)[\w-]+|formats\/(?!(node|hf-tokenizer|hf-export|chat-template|url-files|http|model-cache)\.)[\w-]+)\.ts$/;
 
 /**
  * One file for what is loaded together, since Node takes half a millisecond for every module that it loads (6 ms

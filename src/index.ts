@@ -28,7 +28,18 @@ export {
   exportFiles,
   exportModel,
 } from "./flag/export.js";
-export { type GenerateOptions, type GenerateResult, type GenerateStep, generate } from "./flag/generate.js";
+export {
+  type BatchGenerateStep,
+  type CommonGenerateOptions,
+  createCache,
+  type GenerateBatchOptions,
+  type GenerateOptions,
+  type GenerateResult,
+  type GenerateStep,
+  generate,
+  generateBatch,
+  type Prompt,
+} from "./flag/generate.js";
 export { FLAG_LOSS, type FlagBatch, type FlagLossOptions, redFlagLoss } from "./flag/loss.js";
 export { flagMonitor } from "./flag/monitor.js";
 export type { Placement } from "./flag/placement.js";
@@ -43,18 +54,29 @@ export {
   trainRedFlag,
 } from "./flag/train.js";
 export { addRedFlag, FlaggedModel, type RedFlagOptions, type RowInit } from "./flag/vocab.js";
+export { clearModelCache } from "./formats/clear-model-cache.js";
+export type { FilesInput } from "./formats/files.js";
 export { type Example, readJsonLines } from "./formats/jsonl.js";
 export { type LoadOptions, loadModel } from "./formats/load-model.js";
-export { type DecodeOptions, type DecodeStep, decode } from "./generate/decode.js";
+export type { DownloadProgress, FetchOptions, RemoteFiles } from "./formats/url-files.js";
+export {
+  type BatchStep,
+  type DecodeBatchOptions,
+  type DecodeOptions,
+  decode,
+  decodeBatch,
+} from "./generate/decode.js";
 export type { Monitor, Observation, Verdict } from "./generate/monitor.js";
+export { PrefixCache } from "./generate/prefix-cache.js";
 export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
+export type { DecodeStep, DrawOptions, FinishReason, Source } from "./generate/sequence.js";
 export { type Kernel, kernel } from "./kernel.js";
 export type { ModelConfig } from "./model/config.js";
 export type { LoadProgress } from "./model/fill-weights.js";
 export { type ForwardOptions, forward, head } from "./model/forward.js";
 export { type HeadInput, headCrossEntropy, headKl } from "./model/head-loss.js";
 export { initialise } from "./model/init.js";
-export { KVCache } from "./model/kv-cache.js";
+export { KVCache, type KVCacheOptions, type KVType } from "./model/kv-cache.js";
 export { Model } from "./model/model.js";
 export { add } from "./ops/add.js";
 export { argmax } from "./ops/argmax.js";
@@ -65,6 +87,7 @@ export { type DropoutOptions, dropout } from "./ops/dropout.js";
 export { embedding } from "./ops/embedding.js";
 export { gelu } from "./ops/gelu.js";
 export { type KlDirection, type KlOptions, kl } from "./ops/kl.js";
+export { type KVAppendOptions, type KVTensors, kvAppend } from "./ops/kv-append.js";
 export { layernorm } from "./ops/layernorm.js";
 export { linear, type MatmulOptions, matmul } from "./ops/matmul.js";
 export { rmsnorm } from "./ops/rmsnorm.js";

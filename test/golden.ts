@@ -1,5 +1,19 @@
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { openFiles } from "../src/formats/files.js";
 import { openSafetensors } from "../src/formats/safetensors.js";
+import { sharedPath } from "./shared.js";
+
+/** The names of the folders of golden values that hold a model: one for every architecture, or shape of one. */
+export function goldenModels(): string[] {
+  const root = sharedPath("golden");
+  if (!existsSync(root)) return [];
+  return readdirSync(root)
+    .filter((name) =>
+      ["config.json", "golden.safetensors"].every((file) => existsSync(join(root, name, file))),
+    )
+    .sort();
+}
 
 /** Reads tensors of a safetensors file by name. */
 export async function readGolden(path: string) {

@@ -1,7 +1,8 @@
-import type { Command } from "commander";
-import { Option } from "commander";
+import { join } from "node:path";
+import { type Command, Option } from "commander";
 import { WEIGHT_TYPES, type WeightType } from "../dtype.js";
 import { EXPORT_FORMATS, type ExportFormat, exportFiles } from "../flag/export.js";
+import { isFile } from "../formats/write.js";
 import type { GlobalOptions } from "./options.js";
 import { jsonLine, type Progress, progressBar } from "./terminal.js";
 
@@ -21,17 +22,20 @@ export function exportCommand(root: Command): Command {
   return root
     .command("export")
     .description("write a model with its red flag for other engines")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer where it is not beside the model")
     .addOption(
-      new Option("--to <format>", "hf: merged Hugging Face folder; peft: the adapter")
+      new Option(
+        "--to <format>",
+        "hf: merged Hugging Face folder; gguf: the same in a file; peft: the adapter",
+      )
         .choices(EXPORT_FORMATS)
         .makeOptionMandatory(),
     )
     .requiredOption("--out <path>", "what is written")
     .addOption(
-      new Option("--type <type>", "what weights are stored as (default: as in --model)").choices(
+      new Option("--type <type>", "what weights are stored as (default: as in --model, of gguf f16)").choices(
         WEIGHT_TYPES,
       ),
     )
@@ -52,6 +56,10 @@ async function run({ out, to, json, type, ...from }: ExportCommandOptions): Prom
   } finally {
     bar?.stop();
   }
+  const isBare = to === "hf" && !(await isFile(join(out, "tokenizer.json")));
   if (json) jsonLine({ out, to });
-  else process.stdout.write(`${out}: ${to}\n`);
+  else
+    process.stdout.write(
+      `${out}: ${to}${isBare ? ", without a tokenizer: the model has no tokenizer.json" : ""}\n`,
+    );
 }

@@ -1,14 +1,23 @@
 import type { Command } from "commander";
 import { type Decision, parseDecision } from "../flag/decision.js";
-import { type GenerateOptions, type GenerateStep, generate } from "../flag/generate.js";
+import {
+  type CommonGenerateOptions,
+  type GenerateResult,
+  type GenerateStep,
+  generate,
+  generateBatch,
+} from "../flag/generate.js";
 import { type Policy, parsePolicy } from "../flag/policy.js";
+import type { FlaggedModel } from "../flag/vocab.js";
+import type { KVType } from "../model/kv-cache.js";
+import type { Model } from "../model/model.js";
 import type { Message } from "../tokenizer.js";
 import { expectIds, type ModelOptions, withModel } from "./load.js";
-import { dtypeOption, idList, integer, number, parsed } from "./options.js";
+import { dtypeOption, idList, integer, kvOption, number, parsed } from "./options.js";
 import { coloured, flagMark, jsonLine } from "./terminal.js";
 
 interface GenerateCommandOptions extends ModelOptions {
-  readonly prompt?: string;
+  readonly prompt?: string[];
   readonly ids?: number[];
   readonly chat: boolean;
   readonly system?: string;
@@ -19,6 +28,7 @@ interface GenerateCommandOptions extends ModelOptions {
   readonly decision?: Decision;
   readonly policy?: Policy;
   readonly ignoreEos: boolean;
+  readonly kv: KVType;
 }
 
 /** `generate`: a continuation, with what the flag says of every token. */
@@ -30,7 +40,11 @@ export function generateCommand(root: Command): Command {
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
-    .option("--prompt <text>", "what to continue; a BOS is put first where the model has one")
+    .option(
+      "--prompt <text>",
+      "what to continue; a BOS is put first where the model has one; several run side by side",
+      (text: string, before: string[] = []) => [...before, text],
+    )
     .option("--ids <list>", "token ids to continue, taken as they are", idList)
     .option("--chat", "the prompt is a user's message: lay it out in the model's chat template", false)
     .option("--system <text>", "a system message before it; implies --chat")
@@ -48,6 +62,7 @@ export function generateCommand(root: Command): Command {
       "stop, annotate, annotate=shadow, replace=TEXT (default: stop)",
       parsed(parsePolicy),
     )
+    .addOption(kvOption())
     .option("--ignore-eos", "go on at an end-of-sequence token", false)
     .action(run);
 }
@@ -61,33 +76,41 @@ async function run(options: GenerateCommandOptions): Promise<void> {
     throw new RangeError("--ids are taken as they are: leave --chat and --system out");
   await withModel(options, async ({ model, flagged }) => {
     if (options.ids) expectIds(options.ids, model, flagged);
-    const settings: GenerateOptions = {
+    const settings: CommonGenerateOptions = {
       temperature: options.temperature,
       topK: options.topK,
       topP: options.topP,
       maxTokens: options.maxTokens,
       ignoreEos: options.ignoreEos,
-      ...(options.seed === undefined ? {} : { seed: options.seed }),
+      kvType: options.kv,
       ...(options.policy === undefined ? {} : { policy: options.policy }),
       ...(options.decision === undefined ? {} : { decision: options.decision }),
     };
     if (isChat && !model.tokenizer?.chat) throw new RangeError("--chat: the model has no chat template");
-    const { prompt: text = "", system } = options;
-    const prompt = isChat ? messagesOf(text, system) : text;
-    for await (const step of generate(flagged ?? model, options.ids ?? prompt, settings)) {
+    const { seed = 0, prompt: texts = [], system } = options;
+    const prompts = isChat ? texts.map((text) => messagesOf(text, system)) : texts;
+    const target = flagged ?? model;
+    if (prompts.length > 1) {
+      const seeds = prompts.map((_, i) => seed + i);
+      const shownTexts = prompts.map(() => "");
+      for await (const { index, ...step } of generateBatch(target, prompts, { ...settings, seeds })) {
+        if (options.json) jsonLine({ index, ...lineOf(step) });
+        else shownTexts[index] += shown(step, model, flagged);
+        // Whole, since the steps of all come in turn.
+        if (step.done && !options.json) {
+          process.stdout.write(`${index}: ${shownTexts[index]}\n`);
+          process.stderr.write(`${index}: ${ending(step.done)}\n`);
+        }
+      }
+      return;
+    }
+    for await (const step of generate(target, options.ids ?? prompts[0] ?? "", { ...settings, seed })) {
       if (options.json) {
-        if (step.done) jsonLine({ done: true, ...step.done });
-        else jsonLine(tokenLine(step));
+        jsonLine(lineOf(step));
         continue;
       }
-      if (step.done && step.event === "replace") process.stdout.write(`\n${step.done.text}`);
-      else if (step.token !== null && flagged?.isFlag(step.token)) process.stdout.write(flagMark());
-      else
-        process.stdout.write(
-          coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability),
-        );
-      if (step.done)
-        process.stderr.write(`\n[${step.done.reason}${step.done.flagged ? ", flag raised" : ""}]\n`);
+      process.stdout.write(shown(step, model, flagged));
+      if (step.done) process.stderr.write(`\n${ending(step.done)}\n`);
     }
   });
 }
@@ -97,7 +120,22 @@ function messagesOf(content: string, system: string | undefined): Message[] {
   return system === undefined ? [user] : [{ role: "system", content: system }, user];
 }
 
+/** A step as a terminal shows it. */
+function shown(step: GenerateStep, model: Model, flagged: FlaggedModel | undefined): string {
+  if (step.done && step.event === "replace") return `\n${step.done.text}`;
+  if (step.token !== null && flagged?.isFlag(step.token)) return flagMark();
+  return coloured(model.tokenizer ? step.text : `${step.token ?? ""} `, step.flagProbability);
+}
+
+function ending({ reason, flagged }: GenerateResult): string {
+  return `[${reason}${flagged ? ", flag raised" : ""}]`;
+}
+
 /** A step as `--json` prints it. */
+function lineOf(step: GenerateStep): object {
+  return step.done ? { done: true, ...step.done } : tokenLine(step);
+}
+
 function tokenLine({ token, text, flagProbability, logprob, flagCategory }: GenerateStep): object {
   const category = flagCategory === undefined ? {} : { flag_category: flagCategory };
   return { id: token, text, flag: flagProbability, ...category, logprob };

@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Backend } from "../backend.js";
 import { createBackend } from "../backends/create.js";
 import { WEIGHT_TYPES } from "../dtype.js";
+import { KV_TYPES } from "../model/kv-cache.js";
 
 /** What every command takes. */
 export interface GlobalOptions {
@@ -40,6 +41,13 @@ export function dtypeOption(): Option {
   return new Option("--dtype <type>", "what weights are kept as; stored: as the file has them")
     .choices(["stored", ...WEIGHT_TYPES])
     .default("stored");
+}
+
+/** What keys and values are kept as. */
+export function kvOption(): Option {
+  return new Option("--kv <type>", "what keys and values are kept as: f16 takes half the memory")
+    .choices(KV_TYPES)
+    .default("f32");
 }
 
 /** The backend that the options ask for. */

@@ -1,25 +1,28 @@
 import type { WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
+import { withVocabularyTokens } from "../formats/gguf-added-tokens.js";
+import { string } from "../formats/gguf-entry.js";
 import type { SavedType } from "../formats/hf-config.js";
-import { type BaseFiles, huggingFaceExport, isExportFile } from "../formats/hf-export.js";
-import { openModel } from "../formats/load.js";
+import type { BaseFiles } from "../formats/hf-export.js";
+import { isGgufName, openModel } from "../formats/load.js";
 import { ADAPTER_CONFIG, FACTS, writeAdapter } from "../formats/peft.js";
 import type { ModelFiles } from "../formats/source.js";
 import type { WeightReader } from "../formats/weights.js";
 import { describeTarget, removeFiles, writeFolder } from "../formats/write.js";
 import type { Model } from "../model/model.js";
 import { readValues } from "../model/stored-weight.js";
+import type { Tokenizer } from "../tokenizer.js";
 import { type MergedModel, mergedFromFiles, mergedInMemory } from "./merged.js";
 import { readFlagAdapter } from "./read-adapter.js";
 import { saveRedFlag } from "./store.js";
-import { isExport } from "./store-merged.js";
+import { GGUF_FACTS, readMergedFacts } from "./store-merged.js";
 import { FlaggedModel } from "./vocab.js";
 
 /** What a model is exported as. */
-export type ExportFormat = "hf" | "peft";
+export type ExportFormat = "hf" | "gguf" | "peft";
 
-export const EXPORT_FORMATS: readonly ExportFormat[] = ["hf", "peft"];
+export const EXPORT_FORMATS: readonly ExportFormat[] = ["hf", "gguf", "peft"];
 
 /** What safetensors files have of the types of weights. */
 const SAVED_TYPES: readonly SavedType[] = ["f32", "f16", "bf16"];
@@ -67,8 +70,10 @@ export async function exportModel(
       throw new TypeError("peft: there is no adapter");
     return saveRedFlag(target, path);
   }
-  const files = await openFiles(base);
-  await writeMerged(await mergedInMemory(target), path, { model: files }, options);
+  const merged = await mergedInMemory(target);
+  const model = target instanceof FlaggedModel ? target.model : target;
+  if (options.to === "gguf") return writeGgufModel(merged, path, { model: base }, model.tokenizer, options);
+  await writeFolderOf(merged, path, { model: await openFiles(base) }, options);
 }
 
 /**
@@ -88,9 +93,13 @@ export async function exportFiles(
     if (options.to === "peft") return await writePeft(base, changes, path);
     const merged = await mergedFromFiles(base, changes);
     try {
+      if (options.to === "gguf") {
+        const from = { model, ...(tokenizer === undefined ? {} : { tokenizer }) };
+        return await writeGgufModel(merged, path, from, base.tokenizer, options);
+      }
       const own = await openFiles(model);
       const other = tokenizer === undefined ? undefined : await openFiles(tokenizer);
-      await writeMerged(merged, path, { model: own, tokenizer: other }, options);
+      await writeFolderOf(merged, path, { model: own, tokenizer: other }, options);
     } finally {
       await merged.close();
     }
@@ -99,12 +108,13 @@ export async function exportFiles(
   }
 }
 
-async function writeMerged(
+async function writeFolderOf(
   merged: MergedModel,
   path: string,
   base: BaseFiles,
   { type, shardBytes, onProgress }: ExportOptions,
 ): Promise<void> {
+  const { huggingFaceExport, isExportFile } = await import("../formats/hf-export.js");
   const dtype = SAVED_TYPES.find((saved) => saved === type);
   const files = await huggingFaceExport(merged, merged.tokens, base, {
     ...(dtype && { dtype }),
@@ -117,6 +127,26 @@ async function writeMerged(
   const { names } = await openFiles(path);
   const stale = names.filter((name) => isExportFile(name) && !files.has(name));
   await removeFiles(path, stale);
+}
+
+async function writeGgufModel(
+  merged: MergedModel,
+  path: string,
+  { model, tokenizer }: Omit<ExportFiles, "adapter">,
+  ownTokenizer: Tokenizer | null,
+  { type, onProgress }: ExportOptions,
+): Promise<void> {
+  const { loadVocabulary } = await import("../formats/load-vocabulary.js");
+  const { writeGguf } = await import("../formats/gguf-write.js");
+  const known = { config: merged.config, tokenizer: ownTokenizer };
+  const vocabulary = await loadVocabulary(model, known, tokenizer);
+  const file = typeof model === "string" ? model : "the base's tokenizer";
+  await writeGguf(path, merged, {
+    ...(type === undefined ? {} : { type }),
+    vocabulary: vocabulary && withVocabularyTokens(vocabulary, merged.tokens, file),
+    entries: new Map([[GGUF_FACTS, string(JSON.stringify(merged.facts))]]),
+    ...(onProgress && { onProgress }),
+  });
 }
 
 /** An adapter as PEFT opens it, with our facts beside it. */
@@ -139,10 +169,17 @@ async function expectExportTarget(path: string, { to, type }: ExportOptions): Pr
     throw new RangeError(`type: hf has ${SAVED_TYPES.join(", ")}, got '${type}'`);
   }
   const found = await describeTarget(path);
-  if (found === "nothing") return;
+  // A device or a pipe takes what comes.
+  if (found === "nothing" || (to === "gguf" && found === "device")) return;
+  if (to === "gguf") {
+    if (found !== "file") throw new FormatError(path, "cannot be written: it is a folder");
+    const isOurs = isGgufName(path) && (await readMergedFacts(await openFiles(path)));
+    if (!isOurs) throw new FormatError(path, "is not replaced: it is no exported model");
+    return;
+  }
   if (found !== "folder") throw new FormatError(path, "cannot be written: it is not a folder");
   const files = await openFiles(path);
-  const isReplaceable = to === "peft" ? files.has(ADAPTER_CONFIG) : await isExport(files);
+  const isReplaceable = to === "peft" ? files.has(ADAPTER_CONFIG) : await readMergedFacts(files);
   if (files.names.length > 0 && !isReplaceable) {
     const what = to === "peft" ? "adapter" : "exported model";
     throw new FormatError(path, `is not replaced: it holds files, but no ${what}`);

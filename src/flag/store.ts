@@ -18,7 +18,7 @@ import { factsOf, weightsOf, withInitialRows } from "./facts.js";
 import { readFlagAdapter } from "./read-adapter.js";
 import { selfTest } from "./self-test.js";
 import { loadFullTuning, saveFullTuning } from "./store-full.js";
-import { isExport, loadMerged } from "./store-merged.js";
+import { loadMerged, readMergedFacts } from "./store-merged.js";
 import type { FlaggedModel } from "./vocab.js";
 
 /**
@@ -66,7 +66,8 @@ export async function saveCalibration(path: string, calibration: Calibration): P
  */
 export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
   const files = await openFiles(input);
-  if (await isExport(files)) return loadMerged(model, files);
+  const merged = await readMergedFacts(files);
+  if (merged) return loadMerged(model, merged);
   const isFull = files.has(FACTS) && !files.has(ADAPTER_CONFIG);
   return isFull ? loadFullTuning(model, files) : loadAdapter(model, files);
 }

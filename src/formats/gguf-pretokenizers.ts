@@ -9,7 +9,8 @@ export interface Pretokenizer {
 }
 
 /** GPT-2's own (Radford et al. 2019, `encoder.py`). */
-const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+export const GPT2_PATTERN =
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 const CONTRACTIONS = "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]";
 
@@ -43,17 +44,17 @@ function pretokenizer(patterns: readonly string[], rest: Partial<Pretokenizer> =
 export function pretokenizerOf(pre: string): Pretokenizer | undefined {
   switch (pre) {
     case "default":
-      return pretokenizer(["[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"]);
+      return pretokenizer(["[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2_PATTERN, "\\p{N}+", "[0-9][0-9][0-9]"]);
     case "gpt-2":
     case "phi-2":
     case "mpt":
     case "olmo":
-      return pretokenizer([GPT2]);
+      return pretokenizer([GPT2_PATTERN]);
     case "smollm":
     case "starcoder":
     case "refact":
     case "codeshell":
-      return pretokenizer(["\\p{N}", GPT2]);
+      return pretokenizer(["\\p{N}", GPT2_PATTERN]);
     case "llama3":
     case "llama-v3":
     case "llama-bpe":
@@ -73,4 +74,19 @@ export function pretokenizerOf(pre: string): Pretokenizer | undefined {
     default:
       return undefined;
   }
+}
+
+/** The names that are looked through for that of given patterns; of several for the same the commonest. */
+const NAMES = ["gpt-2", "smollm", "llama-bpe", "dbrx", "qwen2", "tekken", "gpt-4o", "default"];
+
+/** The name for patterns as `tokenizer.json` files have them, undefined where we know none. */
+export function pretokenizerNamed(patterns: readonly string[], ignoreMerges: boolean): string | undefined {
+  // The same without a modifier, which llama.cpp's regular expressions have not.
+  const plain = patterns.map((pattern) =>
+    pattern.replaceAll("(?i:'s|'t|'re|'ve|'m|'ll|'d)", `(?:${CONTRACTIONS})`),
+  );
+  return NAMES.find((name) => {
+    const known = pretokenizerOf(name);
+    return known?.ignoreMerges === ignoreMerges && known.patterns.join("\n") === plain.join("\n");
+  });
 }

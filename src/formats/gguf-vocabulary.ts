@@ -17,6 +17,8 @@ interface Vocabulary {
   readonly unknownId: number | null;
   /** Whether BOS goes before a text. */
   readonly addBos: boolean;
+  /** A Jinja template for conversations. */
+  readonly chatTemplate: string | null;
 }
 
 /** SentencePiece's BPE, which `tokenizer.ggml.model` calls `llama`. A space is U+2581. */
@@ -57,6 +59,8 @@ export function readGgufVocabulary(fields: Fields): GgufVocabulary | null {
   }
 }
 
+const CHAT_TEMPLATE = "tokenizer.chat_template";
+
 /** Whether a token is one that no text becomes. */
 export function isSpecialType(type: number | undefined): boolean {
   return type === TOKEN_TYPE.control || type === TOKEN_TYPE.unknown;
@@ -92,6 +96,7 @@ function readCommon(fields: Fields, addBos: boolean): Vocabulary {
     bosId,
     unknownId: idOf(fields, "unknown_token_id", tokens.length),
     addBos: fields.boolean("tokenizer.ggml.add_bos_token", addBos) && bosId !== null,
+    chatTemplate: fields.has(CHAT_TEMPLATE) ? fields.string(CHAT_TEMPLATE) : null,
   };
 }
 
@@ -169,7 +174,9 @@ export function vocabularyEntries(vocabulary: GgufVocabulary, rows: number): Map
   if (bosId !== null && bosId < rows) entries.set("bos_token_id", u32(bosId));
   if (unknownId !== null && unknownId < rows) entries.set("unknown_token_id", u32(unknownId));
   entries.set("add_bos_token", bool(addBos));
-  return new Map([...entries].map(([name, entry]) => [`tokenizer.ggml.${name}`, entry]));
+  const named = new Map([...entries].map(([name, entry]) => [`tokenizer.ggml.${name}`, entry]));
+  if (vocabulary.chatTemplate !== null) named.set(CHAT_TEMPLATE, string(vocabulary.chatTemplate));
+  return named;
 }
 
 /** What llama.cpp's converter calls the rows between a tokenizer's tokens and the end of the embedding. */
@@ -179,3 +186,27 @@ function unusedName(id: number): string {
 
 /** As llama.cpp's converter has it: below those of all merges. */
 const UNUSED_SCORE = -10000;
+
+/** The vocabulary with special tokens in these places, in that of others or after the last. */
+export function withSpecialTokens(
+  vocabulary: GgufVocabulary,
+  tokens: readonly { readonly id: number; readonly content: string }[],
+): GgufVocabulary {
+  const size = tokens.reduce((most, { id }) => Math.max(most, id + 1), vocabulary.tokens.length);
+  const names = Array.from({ length: size }, (_, id) => vocabulary.tokens[id] ?? unusedName(id));
+  const types = Array.from({ length: size }, (_, id) => vocabulary.types[id] ?? TOKEN_TYPE.unused);
+  const replaced = new Set(tokens.map(({ id }) => names[id]));
+  for (const { id, content } of tokens) {
+    names[id] = content;
+    types[id] = TOKEN_TYPE.control;
+  }
+  const changed = { tokens: names, types };
+  if (vocabulary.kind === "llama") {
+    const scores = names.map((_, id) => vocabulary.scores[id] ?? UNUSED_SCORE);
+    return { ...vocabulary, ...changed, scores };
+  }
+  // A merge may be of a token that is no more, or make it.
+  const isKept = (merge: string) =>
+    ![...merge.split(" "), merge.replace(" ", "")].some((part) => replaced.has(part));
+  return { ...vocabulary, ...changed, merges: vocabulary.merges.filter(isKept) };
+}

@@ -26,10 +26,10 @@ export interface GgufOptions {
   readonly outputType?: WeightType;
   /** Without one the file says that there is none, and engines take and give ids. */
   readonly vocabulary?: GgufVocabulary | null;
-  /** A Jinja template for conversations. */
-  readonly chatTemplate?: string;
   /** For people. */
   readonly name?: string;
+  /** What the file tells besides, by keys of a name space of their own. */
+  readonly entries?: ReadonlyMap<string, GgufEntry>;
   /** Called with the bytes of weights written so far, and those of all. */
   readonly onProgress?: (written: number, total: number) => void;
 }
@@ -96,6 +96,7 @@ export async function* ggufChunks(
     ["general.quantization_version", u32(QUANTISATION_VERSION)],
     ...[...entries].map(([name, entry]) => [`${architecture.name}.${name}`, entry] as const),
     ...tokenizerEntries(config, options),
+    ...(options.entries ?? []),
   ]);
   yield header(metadata, tensors);
 
@@ -128,17 +129,13 @@ function typeOf(
   return (shape.at(-1) as number) % blockOf(wanted) === 0 ? wanted : "f16";
 }
 
-function tokenizerEntries(
-  config: ModelConfig,
-  { vocabulary, chatTemplate }: GgufOptions,
-): Map<string, GgufEntry> {
+function tokenizerEntries(config: ModelConfig, { vocabulary }: GgufOptions): Map<string, GgufEntry> {
   const entries = new Map(
     vocabulary ? vocabularyEntries(vocabulary, config.vocabSize) : [["tokenizer.ggml.model", string("none")]],
   );
   const bos = "tokenizer.ggml.bos_token_id";
   if (config.bosId !== null && !entries.has(bos)) entries.set(bos, u32(config.bosId));
   for (const [name, entry] of endOfTextEntries(config.eosIds)) entries.set(name, entry);
-  if (chatTemplate !== undefined) entries.set("tokenizer.chat_template", string(chatTemplate));
   return entries;
 }
 

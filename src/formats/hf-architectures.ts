@@ -130,5 +130,6 @@ function readPhi3(fields: Fields): ArchitectureConfig {
 }
 
 function writePhi3(config: ModelConfig): Record<string, unknown> {
-  return { ...writeLlama(config), ...writeWindow(config) };
+  // Where it is absent transformers takes 32000, and fails with a smaller vocabulary.
+  return { ...writeLlama(config), ...writeWindow(config), pad_token_id: null };
 }

@@ -41,7 +41,7 @@ export interface BaseFiles {
 export async function huggingFaceExport(
   source: WeightSource,
   tokens: readonly NewToken[],
-  { model, tokenizer = model }: BaseFiles,
+  { model, tokenizer = modelFolder(model) }: BaseFiles,
   options: WeightFilesOptions = {},
 ): Promise<Map<string, FileContent>> {
   const { config } = source;
@@ -49,20 +49,26 @@ export async function huggingFaceExport(
   const dtype = options.dtype ?? savedType(source.weight("embed.weight").dtype);
   const ours = huggingFaceConfig(config, { dtype });
   const { vocab_size, dtype: type, torch_dtype } = ours;
+  const folder = modelFolder(model);
   files.set(
     "config.json",
-    model.has("config.json")
-      ? withFields(await model.text("config.json"), { vocab_size, dtype: type, torch_dtype })
+    folder?.has("config.json")
+      ? withFields(await folder.text("config.json"), { vocab_size, dtype: type, torch_dtype })
       : json(ours),
   );
   files.set("generation_config.json", json(generationConfig(config)));
-  for (const from of new Set([model, tokenizer])) {
+  for (const from of new Set([folder, tokenizer].filter((from) => from !== undefined))) {
     for (const name of from.names.filter((name) => CARRIED.includes(name) || LICENCE.test(name))) {
       files.set(name, await from.text(name));
     }
   }
-  for (const [name, content] of await tokenizerFiles(tokenizer, tokens)) files.set(name, content);
+  if (tokenizer) for (const [name, file] of await tokenizerFiles(tokenizer, tokens)) files.set(name, file);
   return files;
+}
+
+/** The files of a model folder; undefined for a single file, beside which those of any other model may lie. */
+function modelFolder(files: ModelFiles): ModelFiles | undefined {
+  return files.main === null || files.main === "config.json" ? files : undefined;
 }
 
 async function tokenizerFiles(
@@ -70,14 +76,21 @@ async function tokenizerFiles(
   tokens: readonly NewToken[],
 ): Promise<Map<string, FileContent>> {
   const files = new Map<string, FileContent>();
-  const main = "tokenizer.json";
-  if (!from.has(main)) return files;
-  const edit = async (name: string, change: (json: Record<string, unknown>) => object) => {
+  const main = from.main === null || from.main === "config.json" ? "tokenizer.json" : from.main;
+  if (!from.has(main) || !main.endsWith(".json")) return files;
+  const edit = async (
+    name: string,
+    change: (json: Record<string, unknown>) => object,
+    written: string = name,
+  ) => {
     if (!from.has(name)) return;
     // As it is where nothing is added: readers of other kinds may mind what a rewriting loses.
-    files.set(name, tokens.length === 0 ? await from.text(name) : json(change(await readJson(from, name))));
+    files.set(
+      written,
+      tokens.length === 0 ? await from.text(name) : json(change(await readJson(from, name))),
+    );
   };
-  await edit(main, (found) => withAddedTokens(found, tokens, from.describe(main)));
+  await edit(main, (found) => withAddedTokens(found, tokens, from.describe(main)), "tokenizer.json");
   await edit("tokenizer_config.json", (found) => withSpecialTokens(found, tokens));
   await edit("special_tokens_map.json", (found) => withSpecialTokens(found, tokens));
   // What older files have in place of a list in the tokenizer's own.

@@ -37,9 +37,11 @@ const NEUTRAL: Readonly<Record<string, unknown>> = {
   parallel_attn: null,
   clip_qkv: null,
   attn_output_gate: null,
+  lm_head_bias: null,
   // Positions.
   alibi: null,
   rope_interleave: null,
+  rope_interleaved: null,
   no_rope_layers: null,
   no_rope_layer_interval: null,
   sliding_window_pattern: null,

@@ -50,7 +50,7 @@ export function readLlama(fields: Fields, variant: LlamaVariant = {}): Architect
   const headDim = fields.integer("head_dim", { fallback: variant.headDim ?? hiddenSize / heads });
   if (headDim % 2 !== 0) fields.fail("head_dim", `of ${headDim} is odd: rotary positions turn pairs`);
   const maxPositions = fields.integer("max_position_embeddings");
-  const position = readRope(fields, { headDim, maxPositions, ...variant });
+  const position = readRope(fields, { ...variant, headDim, maxPositions });
 
   return {
     vocabSize: fields.integer("vocab_size"),

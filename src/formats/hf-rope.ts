@@ -215,7 +215,9 @@ function scalingFields(scaling: RopeScaling, contextLength: number): Record<stri
       };
     case "longrope": {
       const { originalContextLength: original, attentionFactor, shortFactors, longFactors } = scaling;
-      const isUsual = attentionFactor === longropeAttentionFactor(contextLength / original, original);
+      const usual = longropeAttentionFactor(contextLength / original, original);
+      // Nearer than f32 tells apart, as which other formats keep it.
+      const isUsual = Math.abs(attentionFactor - usual) < 1e-6;
       return {
         rope_type: "longrope",
         short_factor: shortFactors,

@@ -16,11 +16,16 @@ export const LLAMA2C_BOS = 1;
 export const LLAMA2C_EOS = 2;
 const SPECIAL_COUNT = 3;
 
-/**
- * Reads a tokenizer of llama2.c (i32 longest piece, then for each token f32 score, i32 length, bytes) and closes
- * the source. Throws FormatError unless the file holds exactly `vocabSize` tokens.
- */
+/** Reads a tokenizer of llama2.c and closes the source. Throws as `readLlama2cPieces`. */
 export async function readLlama2cTokenizer(source: ByteSource, vocabSize: number): Promise<Tokenizer> {
+  return llama2cTokenizer(await readLlama2cPieces(source, vocabSize));
+}
+
+/**
+ * Reads the tokens of llama2.c (i32 longest piece, then for each token f32 score, i32 length, bytes) and closes the
+ * source. Throws FormatError unless the file holds exactly `vocabSize` tokens.
+ */
+export async function readLlama2cPieces(source: ByteSource, vocabSize: number): Promise<Piece[]> {
   const file = source.name;
   const bytes = await readAll(source);
   const view = new DataView(bytes.buffer);
@@ -44,7 +49,7 @@ export async function readLlama2cTokenizer(source: ByteSource, vocabSize: number
   if (offset !== bytes.length) {
     throw new FormatError(file, `holds more than the ${vocabSize} tokens of the model's vocabulary`);
   }
-  return llama2cTokenizer(pieces);
+  return pieces;
 }
 
 /**

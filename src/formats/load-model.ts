@@ -15,13 +15,14 @@ export interface LoadOptions extends OpenOptions {
    * any.
    */
   readonly dtype?: KeptType;
-  /** Called as weights come in. */
+  /** Called as weights come in, whatever their file; see `onDownload` for what is fetched. */
   readonly onProgress?: (progress: LoadProgress) => void;
 }
 
 /**
- * Loads a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path (Node) or from files in memory.
+ * Loads a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path (Node), URLs, or files in memory.
  * @throws FormatError where the files are malformed, UnsupportedError for what this engine does not implement,
+ * the signal's reason,
  * RangeError for an unknown `dtype` or a weight that it cannot hold
  */
 export async function loadModel(

@@ -12,6 +12,7 @@ import { type Fields, parseObject } from "./json.js";
 import { openLlama2c } from "./llama2c.js";
 import { readLlama2cTokenizer } from "./llama2c-tokenizer.js";
 import type { ByteSource, ModelFiles } from "./source.js";
+import type { FetchOptions } from "./url-files.js";
 import type { WeightReader } from "./weights.js";
 
 /** An open model, whatever its format. */
@@ -21,23 +22,23 @@ export interface ModelFile extends WeightReader {
   readonly description: string;
 }
 
-export interface OpenOptions {
+export interface OpenOptions extends FetchOptions {
   /** The tokenizer's file where it is not with the model: a `tokenizer.json`, one of llama2.c, or a `.gguf`. */
   readonly tokenizer?: FilesInput;
 }
 
 /**
- * Opens a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path or from files in memory. Weights
- * are read when they are asked for; `close` lets the files go.
+ * Opens a model: a Hugging Face folder, a `.gguf` or a llama2.c `.bin`, from a path, a URL or files in memory.
+ * Weights are read when they are asked for; `close` lets the files go.
  * Throws FormatError where the files are malformed, UnsupportedError for what this engine does not implement.
  */
 export async function openModel(input: FilesInput, options: OpenOptions = {}): Promise<ModelFile> {
-  const files = await openFiles(input);
+  const files = await openFiles(input, options);
   const weights = await openWeights(files);
   try {
     return {
       ...weights,
-      tokenizer: await openTokenizer(files, weights, options.tokenizer),
+      tokenizer: await openTokenizer(files, weights, options),
       description: describe(weights.config, files.name),
     };
   } catch (error) {
@@ -53,7 +54,7 @@ async function openWeights(files: ModelFiles): Promise<WeightReader | GgufModel>
       throw new FormatError(files.name, "is not a model: it holds no config.json");
     return openHuggingFace(files);
   }
-  const isGguf = GGUF.test(single);
+  const isGguf = isGgufName(single);
   if (!isGguf && !/\.bin$/i.test(single)) {
     const expected = "expected a folder with config.json, a .gguf file, or a .bin file of llama2.c";
     throw new FormatError(files.describe(single), `is not a model: ${expected}`);
@@ -67,7 +68,10 @@ async function openWeights(files: ModelFiles): Promise<WeightReader | GgufModel>
   }
 }
 
-const GGUF = /\.gguf$/i;
+/** Whether a file's name says that it is GGUF. */
+export function isGgufName(name: string): boolean {
+  return /\.gguf$/i.test(name);
+}
 
 /** The model's file where it is a single one, else null. */
 function findSingle(files: ModelFiles): string | null {
@@ -83,18 +87,34 @@ function findSingle(files: ModelFiles): string | null {
 async function openTokenizer(
   files: ModelFiles,
   weights: WeightReader | GgufModel,
-  given: FilesInput | undefined,
+  { tokenizer: given, ...options }: OpenOptions,
 ): Promise<Tokenizer | null> {
   const { config } = weights;
-  if (given !== undefined) {
-    const other = await openFiles(given);
+  if (given === undefined && "fields" in weights) return tokenizerOf(weights.fields, config);
+  const other = given === undefined ? undefined : await openFiles(given, options);
+  const place = locateTokenizer(files, config, other);
+  return place ? readTokenizer(place.files, place.name, config) : null;
+}
+
+/**
+ * Where the tokenizer of a model is, undefined where it has none.
+ * @param other the files that hold it where it is not with the model
+ * @throws FormatError where those hold none
+ */
+export function locateTokenizer(
+  files: ModelFiles,
+  config: ModelConfig,
+  other?: ModelFiles,
+): { readonly files: ModelFiles; readonly name: string } | undefined {
+  if (other) {
     const name = other.main ?? findTokenizer(other, ["tokenizer.json", ...llama2cNames(config)]);
     if (name === undefined) throw new FormatError(other.name, "holds no tokenizer");
-    return readTokenizer(other, name, config);
+    return { files: other, name };
   }
-  if ("fields" in weights) return tokenizerOf(weights.fields, config);
-  const name = findTokenizer(files, findSingle(files) === null ? ["tokenizer.json"] : llama2cNames(config));
-  return name === undefined ? null : readTokenizer(files, name, config);
+  const single = findSingle(files);
+  if (single !== null && isGgufName(single)) return { files, name: single };
+  const name = findTokenizer(files, single === null ? ["tokenizer.json"] : llama2cNames(config));
+  return name === undefined ? undefined : { files, name };
 }
 
 /** That of a GGUF file's metadata, null where it has none. */
@@ -106,13 +126,11 @@ async function tokenizerOf(metadata: Fields, config: ModelConfig): Promise<Token
   return expectFits(await ggufTokenizer(vocabulary, file, chat), config, file);
 }
 
-/** The chat template of a GGUF file's metadata, undefined where it has none. */
+/** The template of a GGUF file's vocabulary, undefined where it has none. */
 async function ggufChat(metadata: Fields, vocabulary: GgufVocabulary): Promise<ChatTemplate | undefined> {
-  const { file } = metadata;
-  const field = "tokenizer.chat_template";
-  if (!metadata.has(field)) return undefined;
+  if (vocabulary.chatTemplate === null) return undefined;
   const { chatTemplate } = await import("./chat-template.js");
-  const source = { template: metadata.string(field), file };
+  const source = { template: vocabulary.chatTemplate, file: metadata.file };
   return chatTemplate(source, namedTokens(metadata, vocabulary), specialNames(vocabulary));
 }
 
@@ -127,7 +145,7 @@ function llama2cNames({ vocabSize }: ModelConfig): string[] {
 
 async function readTokenizer(files: ModelFiles, name: string, config: ModelConfig): Promise<Tokenizer> {
   const file = files.describe(name);
-  if (GGUF.test(name)) return readGgufTokenizer(await files.open(name), config);
+  if (isGgufName(name)) return readGgufTokenizer(await files.open(name), config);
   if (!name.endsWith(".json")) return readLlama2cTokenizer(await files.open(name), config.vocabSize);
 
   const json = parseObject(await files.text(name), file);

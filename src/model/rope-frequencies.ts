@@ -83,3 +83,8 @@ export function usesLongFactors({ position }: ModelConfig, length: number): bool
   if (position.kind !== "rope" || position.scaling.kind !== "longrope") return false;
   return length > position.scaling.originalContextLength;
 }
+
+/** The longest sequence that a model rotates as one of `length` is: any, where length does not matter to it. */
+export function rotaryReach({ position }: ModelConfig, length: number): number {
+  return position.kind === "rope" ? ropeReach(position.scaling, length) : Number.POSITIVE_INFINITY;
+}

@@ -255,6 +255,18 @@ describe("generate", () => {
     );
   });
 
+  it("goes on from several prompts at once, each with its number, over a cache of f16", async () => {
+    const prompts = ["the", "a cat"];
+    const settings = [...generate, "--max-tokens", "3", "--ignore-eos", "--kv", "f16"];
+    const found = await jsonLines(folder(), ...settings, ...prompts.flatMap((text) => ["--prompt", text]));
+    for (const [i, text] of prompts.entries()) {
+      const own = found.flatMap(({ index, ...line }) => (index === i ? [line] : []));
+      expect(own).toHaveLength(4);
+      const single = await jsonLines(folder(), ...settings, "--prompt", text);
+      expect(own.at(-1)).toEqual(single.at(-1));
+    }
+  });
+
   it("says P(flag) with an adapter, and obeys decision and policy", async () => {
     const flagged = [
       ...generate,

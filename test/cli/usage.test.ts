@@ -123,6 +123,7 @@ describe("bad usage", () => {
     [[...generate, "--threads", "0"], /'--threads <n>'/],
     [[...generate, "--wasm", "fast"], /'--wasm <build>'.*'fast'.*baseline, relaxed/],
     [[...generate, "--dtype", "q5_1"], /'--dtype <type>'.*'q5_1'.*f32, f16, bf16, q8_0, q4_0/],
+    [[...generate, "--kv", "q8_0"], /'--kv <type>'.*'q8_0'.*f32, f16/],
     [[...generate, "--backend", "cuda"], /'--backend <kind>'.*'cuda'.*auto, wasm, webgpu/],
     [[...generate, "--wasm", "relaxed", "--deterministic"], /relaxed.*deterministic/],
     [[...generate, "--backend", "webgpu", "--deterministic"], /deterministic/],

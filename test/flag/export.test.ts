@@ -112,6 +112,44 @@ describe.each([
   });
 });
 
+describe("a GGUF file", () => {
+  it.each([
+    ["llama", { ...llama, ...vocabulary }, {}],
+    ["gpt2", { ...gpt2, vocabSize: 264 }, { categories: ["a", "other"] }],
+  ] as const)("%s: is a model with the flag in it, and its token", async (_, config, flag) => {
+    const { base, adapter, flagged, logits } = await made(config, flag);
+    const [files, memory] = [join(base, "../files.gguf"), join(base, "../memory.gguf")];
+    await exportFiles({ model: base, adapter }, files, { to: "gguf", type: "f32" });
+    await exportModel(flagged, memory, { to: "gguf", type: "f32", base });
+    expect(await readFile(memory)).toEqual(await readFile(files));
+    const model = await loadModel(files, { backend });
+    const reloaded = await loadRedFlag(model, files);
+    expect([reloaded.flagIds, reloaded.categories]).toEqual([flagged.flagIds, flagged.categories]);
+    expect(reloaded.flagTexts.map((text) => model.tokenizer?.tokenId(text))).toEqual(flagged.flagIds);
+    expect(model.tokenizer?.encode("<rf>")).toEqual([...Buffer.from("<rf>")]);
+    expect(maxDifference(await logitsOf(model, IDS), logits)).toBeLessThan(LOGITS);
+    model.dispose();
+    // Again over itself, and never over a file that is another's.
+    await exportFiles({ model: base, adapter }, files, { to: "gguf" });
+    const other = join(base, "../other.gguf");
+    await writeFile(other, await readFile(join(base, "LICENSE")));
+    await expect(exportFiles({ model: base }, other, { to: "gguf" })).rejects.toThrow("other.gguf");
+    await expect(exportFiles({ model: base }, base, { to: "gguf" })).rejects.toThrow("it is a folder");
+    expect(await readFile(other, "utf8")).toBe("as you like");
+
+    // From the file a folder: without a tokenizer, as the file has no tokenizer.json.
+    const folder = join(base, "../folder");
+    await writeFile(join(base, "../config.json"), "of another model");
+    await exportFiles({ model: files }, folder, { to: "hf", type: "f32" });
+    expect((await readdir(folder)).sort()).toEqual([
+      "config.json",
+      "generation_config.json",
+      "model.safetensors",
+      "oriflamme.json",
+    ]);
+  });
+});
+
 describe("the flag", () => {
   it("of each category has a token, and all are found again in the export", async () => {
     const config = { ...mistral, ...vocabulary };

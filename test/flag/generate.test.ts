@@ -1,7 +1,16 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { type Decision, parseDecision } from "../../src/flag/decision.js";
-import { encodePrompt, type GenerateOptions, type GenerateStep, generate } from "../../src/flag/generate.js";
+import {
+  type BatchGenerateStep,
+  createCache,
+  encodePrompt,
+  type GenerateBatchOptions,
+  type GenerateOptions,
+  type GenerateStep,
+  generate,
+  generateBatch,
+} from "../../src/flag/generate.js";
 import { flagMonitor } from "../../src/flag/monitor.js";
 import type { FlaggedModel } from "../../src/flag/vocab.js";
 import { GREEDY } from "../../src/generate/sample.js";
@@ -249,5 +258,58 @@ describe("options", () => {
     const loose = { temperature: undefined, topK: undefined } as unknown as GenerateOptions;
     expect((await run({ ...loose, maxTokens: 3 })).done.text).toBe("abc");
     expect(GREEDY.temperature).toBe(0);
+  });
+});
+
+describe("several prompts", () => {
+  const prompts: (string | number[])[] = [[0], [0, 0], "", [0, 0, 0, 0]];
+
+  async function batch(options: GenerateBatchOptions) {
+    const steps: BatchGenerateStep[] = [];
+    for await (const step of generateBatch(flagged, prompts, options)) steps.push(step);
+    return prompts.map((_, i) => steps.flatMap(({ index, ...step }) => (index === i ? [step] : [])));
+  }
+
+  it.each<GenerateBatchOptions>([
+    { maxTokens: 8 },
+    annotate,
+    shadow,
+    { maxTokens: 8, policy: { kind: "replace", text: "no" } },
+    { maxTokens: 5, temperature: 6, decision: { kind: "sampled" } },
+  ])("each have the steps that they have alone under %j", async (options) => {
+    const found = await batch(options);
+    for (const [i, prompt] of prompts.entries()) {
+      const { steps } = await run({ ...options, seed: i }, flagged, prompt);
+      expect(found[i]).toHaveLength(steps.length);
+      for (const [t, step] of steps.entries()) {
+        const { flagProbability, logprob, ...rest } = step;
+        const own = found[i]?.[t];
+        expect(own).toMatchObject(rest);
+        // Null with an end that no position was read for.
+        expect(own?.flagProbability ?? -1).toBeCloseTo(flagProbability ?? -1, 5);
+        expect(own?.logprob ?? 1).toBeCloseTo(logprob ?? 1, 4);
+      }
+    }
+  });
+
+  it("draw by their seeds, of which there is one for each", async () => {
+    const drawn = { maxTokens: 5, temperature: 9 };
+    const found = await batch({ ...drawn, seeds: [7, 8, 9, 7] });
+    expect(found[0]?.at(-1)?.done).toEqual((await run({ ...drawn, seed: 7 })).done);
+    await expect(batch({ seeds: [1] })).rejects.toThrow(/^seeds: 1 for 4 prompts/);
+  });
+});
+
+describe("a cache", () => {
+  it("serves one flagged model turn by turn, and no other", async () => {
+    const cache = createCache(flagged, { type: "f16" });
+    const first = await run({ ...annotate, cache });
+    expect(first.done).toEqual((await run({ ...annotate, kvType: "f16" })).done);
+    const turn = [0, ...first.done.ids.slice(0, 3)];
+    expect((await run({ ...annotate, cache, maxTokens: 2 }, flagged, turn)).done).toEqual(
+      (await run({ ...annotate, maxTokens: 2 }, flagged, turn)).done,
+    );
+    await expect(run({ cache }, model)).rejects.toThrow(/^cache: it belongs to another model or adapter/);
+    cache.dispose();
   });
 });

@@ -67,6 +67,35 @@ export const tinyGpt2: ModelConfig = {
   fusedQkv: true,
 };
 
+export const tinyPhi3: ModelConfig = {
+  ...tinyLlama,
+  architecture: "phi3",
+  headDim: 8,
+  position: {
+    kind: "rope",
+    theta: 10000,
+    scaling: {
+      kind: "longrope",
+      shortFactors: [1, 1.5],
+      longFactors: [2, 3],
+      originalContextLength: 8,
+      attentionFactor: Math.sqrt(1 + Math.log(16 / 8) / Math.log(8)),
+    },
+    rotaryDim: 4,
+  },
+  fusedQkv: true,
+  fusedMlp: true,
+  tied: false,
+};
+
+export const tinyQwen2: ModelConfig = {
+  ...tinyLlama,
+  architecture: "qwen2",
+  bias: { qkv: true, output: false, mlp: false },
+};
+
+export const tinyQwen3: ModelConfig = { ...tinyLlama, architecture: "qwen3", headDim: 6, qkNorm: true };
+
 /** Weights that differ in every place and are exact in f16 and bf16. */
 export function someWeights(config: ModelConfig): Map<string, Float32Array> {
   const weights = new Map<string, Float32Array>();

@@ -10,7 +10,7 @@ import { huggingFaceFiles, writeHuggingFace } from "../../src/formats/hf-write.j
 import { openSafetensors } from "../../src/formats/safetensors.js";
 import { type TensorData, writeSafetensors } from "../../src/formats/safetensors-write.js";
 import { bytesSource } from "../../src/formats/source.js";
-import { type ModelConfig, weightShapes } from "../../src/model/config.js";
+import { type ModelConfig, type RopeScaling, weightShapes } from "../../src/model/config.js";
 import { readValues } from "../../src/model/stored-weight.js";
 import {
   concatenate,
@@ -21,6 +21,9 @@ import {
   tinyGpt2,
   tinyLlama,
   tinyMistral,
+  tinyPhi3,
+  tinyQwen2,
+  tinyQwen3,
 } from "./helpers.js";
 
 const llamaJson = {
@@ -44,6 +47,7 @@ const gpt2Json = {
   vocab_size: 320,
   layer_norm_epsilon: 1e-5,
 };
+const phi3Json = { ...llamaJson, model_type: "phi3" };
 const parse = (fields: object, generation?: object) =>
   parseHuggingFaceConfig(
     JSON.stringify(fields),
@@ -110,6 +114,143 @@ describe("config.json", () => {
     expect(parse(mistral).window).toBe(4096);
   });
 
+  test("phi3: fused matrices, window, and LongRoPE whose length lies at the top", () => {
+    expect(parse(phi3Json)).toMatchObject({
+      architecture: "phi3",
+      fusedQkv: true,
+      fusedMlp: true,
+      window: null,
+      tied: false,
+      position: { scaling: { kind: "none" } },
+    });
+    expect(parse({ ...phi3Json, sliding_window: 2047 }).window).toBe(2047);
+    const factors = { short_factor: Array(8).fill(1), long_factor: Array(8).fill(4) };
+    const scaling = {
+      kind: "longrope",
+      shortFactors: factors.short_factor,
+      longFactors: factors.long_factor,
+      originalContextLength: 64,
+      attentionFactor: Math.sqrt(1 + Math.log(4) / Math.log(64)),
+    };
+    const top = { original_max_position_embeddings: 64 };
+    for (const fields of [
+      { ...top, rope_scaling: { type: "longrope", ...factors } },
+      // What the first files call it, and what transformers takes for the same in a Phi-3.
+      { ...top, rope_scaling: { type: "su", ...factors } },
+      { ...top, rope_scaling: { type: "yarn", ...factors } },
+      { rope_parameters: { rope_type: "longrope", ...factors, ...top, factor: 4 } },
+      // transformers prefers the one at the top.
+      {
+        ...top,
+        rope_parameters: { rope_type: "longrope", ...factors, original_max_position_embeddings: 32 },
+      },
+    ]) {
+      expect(parse({ ...phi3Json, ...fields }).position).toMatchObject({ theta: 10000, scaling });
+    }
+    const longrope = { rope_type: "longrope", ...factors };
+    expect(
+      parse({ ...phi3Json, ...top, rope_scaling: { ...longrope, attention_factor: 1.5 } }),
+    ).toMatchObject({
+      position: { scaling: { attentionFactor: 1.5 } },
+    });
+    // No longer than it was: nothing to make up for.
+    expect(parse({ ...phi3Json, rope_scaling: longrope })).toMatchObject({
+      position: { scaling: { attentionFactor: 1, originalContextLength: 256 } },
+    });
+    const short = { rope_scaling: { ...longrope, long_factor: [1, 2] } };
+    expect(() => parse({ ...phi3Json, ...short })).toThrow(
+      "config.json: 'rope_scaling.long_factor' must be a list of 8 numbers above 0, got 2: [1,2]",
+    );
+    expect(() => parse({ ...phi3Json, rope_scaling: { type: "longrope" } })).toThrow(
+      /short_factor' is missing/,
+    );
+  });
+
+  test("phi3 rotates a part of a head", () => {
+    const config = { ...phi3Json, partial_rotary_factor: 0.75 };
+    expect(parse(config).position).toMatchObject({ rotaryDim: 12 });
+    expect(parse({ ...phi3Json, partial_rotary_factor: 1 }).position).not.toHaveProperty("rotaryDim");
+    const nested = { rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } };
+    expect(parse({ ...phi3Json, ...nested }).position).toMatchObject({ rotaryDim: 8 });
+    for (const factor of [0.01, 0.6 / 16, 1.5, 0.7]) {
+      expect(() => parse({ ...phi3Json, partial_rotary_factor: factor })).toThrow(
+        `'partial_rotary_factor' of ${factor} does not rotate an even part of a head of 16`,
+      );
+    }
+  });
+
+  test("qwen2: bias of q, k and v, and a window only where it is used", () => {
+    const qwen2 = { ...llamaJson, model_type: "qwen2", num_hidden_layers: 4 };
+    expect(parse(qwen2)).toMatchObject({ bias: { qkv: true, output: false, mlp: false }, window: null });
+    const off = { sliding_window: 32768, max_window_layers: 2, use_sliding_window: false };
+    expect(parse({ ...qwen2, ...off }).window).toBeNull();
+    const on = { ...qwen2, ...off, use_sliding_window: true, sliding_window: 7 };
+    const windows = (fields: object) => {
+      const { window, fullAttentionLayers } = parse(fields);
+      return [window, fullAttentionLayers];
+    };
+    expect(windows(on)).toEqual([7, [0, 1]]);
+    expect(windows({ ...on, max_window_layers: 0 })).toEqual([7, undefined]);
+    expect(windows({ ...on, max_window_layers: 4 })).toEqual([null, undefined]);
+    expect(windows({ ...on, max_window_layers: null, sliding_window: null })).toEqual([null, undefined]);
+    const [full, sliding] = ["full_attention", "sliding_attention"];
+    expect(windows({ ...on, layer_types: [sliding, full, full, sliding] })).toEqual([7, [1, 2]]);
+    expect(windows({ ...on, layer_types: [full, full, full, full] })).toEqual([null, undefined]);
+    expect(() => parse({ ...on, layer_types: [full] })).toThrow(/'layer_types' must be a list of 4 names/);
+    expect(() => parse({ ...on, layer_types: [full, full, full, "chunked_attention"] })).toThrow(
+      /'layer_types' of "chunked_attention"/,
+    );
+    expect(() => parse({ ...qwen2, layer_types: [full, full, full, sliding] })).toThrow(
+      /'layer_types' names sliding attention, but there is no 'sliding_window' in use/,
+    );
+  });
+
+  test("qwen3: normed heads of 128 unless the file says otherwise", () => {
+    const qwen3 = { ...llamaJson, model_type: "qwen3" };
+    expect(parse(qwen3)).toMatchObject({ headDim: 128, qkNorm: true, bias: { qkv: false, output: false } });
+    expect(parse({ ...qwen3, attention_bias: true }).bias).toEqual({ qkv: true, output: true, mlp: false });
+    const scaled = {
+      rope_scaling: { type: "longrope", short_factor: Array(9).fill(1), long_factor: Array(9).fill(2) },
+    };
+    expect(parse({ ...qwen3, head_dim: 18, ...scaled })).toMatchObject({ headDim: 18 });
+  });
+
+  test("scalings by which a context is longer than 'max_position_embeddings'", () => {
+    const dynamic = parse({ ...llamaJson, rope_scaling: { type: "dynamic", factor: 2.5 } });
+    expect(dynamic.contextLength).toBe(640);
+    expect(dynamic.position).toMatchObject({
+      scaling: { kind: "dynamic", factor: 2.5, originalContextLength: 256 },
+    });
+    const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 256 };
+    for (const max_position_embeddings of [256, 1024]) {
+      const config = parse({ ...llamaJson, max_position_embeddings, rope_scaling: yarn });
+      expect(config.contextLength).toBe(1024);
+      expect(config.position).toMatchObject({
+        scaling: {
+          ...{ kind: "yarn", factor: 4, originalContextLength: 256 },
+          ...{ betaFast: 32, betaSlow: 1, truncate: true, attentionFactor: 0.1 * Math.log(4) + 1 },
+        },
+      });
+    }
+    const both = { ...llamaJson, rope_scaling: { ...yarn, mscale: 0.8, mscale_all_dim: 0.5 } };
+    const slope = (mscale: number) => 0.1 * mscale * Math.log(4) + 1;
+    expect(parse(both)).toMatchObject({
+      position: { scaling: { attentionFactor: slope(0.8) / slope(0.5) } },
+    });
+  });
+
+  test("of two dialects in one file transformers takes the older", () => {
+    const rope = {
+      rope_scaling: { rope_type: "linear", factor: 2 },
+      rope_parameters: { rope_type: "linear", factor: 3, rope_theta: 5 },
+    };
+    expect(parse({ ...llamaJson, ...rope, rope_theta: 7 }).position).toEqual({
+      kind: "rope",
+      theta: 7,
+      scaling: { kind: "linear", factor: 2 },
+    });
+  });
+
   test("gpt2", () => {
     const config = parse({ ...gpt2Json, n_inner: null });
     expect(config).toMatchObject({ intermediateSize: 256, mlp: "gelu_tanh", tied: true, fusedQkv: true });
@@ -119,6 +260,8 @@ describe("config.json", () => {
       norm: "layernorm",
       position: { kind: "learned" },
     });
+    const { n_positions, ...others } = gpt2Json;
+    expect(parse({ ...others, n_ctx: n_positions })).toEqual(parse(gpt2Json));
     expect(parse({ ...gpt2Json, n_inner: 100, activation_function: "gelu" })).toMatchObject({
       intermediateSize: 100,
       mlp: "gelu_erf",
@@ -178,6 +321,26 @@ describe("config.json", () => {
       /'rope_parameters\.rope_type' of 'proportional'/,
     ],
     [{ ...llamaJson, partial_rotary_factor: 0.5 }, /'partial_rotary_factor' of 0\.5/],
+    [
+      { ...llamaJson, rope_scaling: { type: "linear", factor: 2, mrope_section: [2] } },
+      /'rope_scaling\.mrope_section'/,
+    ],
+    [{ ...phi3Json, rope_scaling: { type: "longrope", short_mscale: 1.2 } }, /'rope_scaling\.short_mscale'/],
+    [{ ...phi3Json, attention_bias: true }, /'attention_bias' of true/],
+    [{ ...phi3Json, hidden_act: "gelu" }, /'hidden_act' of "gelu"/],
+    [{ ...llamaJson, logit_scale: 0.0625 }, /'logit_scale' of 0\.0625/],
+    [{ ...llamaJson, logits_scaling: 8 }, /'logits_scaling' of 8/],
+    [{ ...llamaJson, attn_logit_softcapping: 50 }, /'attn_logit_softcapping' of 50/],
+    [{ ...llamaJson, final_logit_softcapping: 30 }, /'final_logit_softcapping' of 30/],
+    [{ ...llamaJson, num_experts: 8 }, /'num_experts' of 8/],
+    [{ ...llamaJson, num_local_experts: 8 }, /'num_local_experts' of 8/],
+    [{ ...llamaJson, rope_interleaved: true }, /'rope_interleaved' of true/],
+    [
+      { ...llamaJson, rope_parameters: { full_attention: { rope_type: "default" } } },
+      /'rope_parameters\.full_attention'/,
+    ],
+    [{ ...llamaJson, qk_layernorm: true }, /'qk_layernorm' of true/],
+    [{ ...llamaJson, no_rope_layers: [0, 1] }, /'no_rope_layers' of \[0,1\]/],
     [{ ...llamaJson, quantization_config: { bits: 4 } }, /'quantization_config'/],
     [{ ...gpt2Json, activation_function: "relu" }, /'activation_function' of "relu"/],
     [{ ...gpt2Json, scale_attn_by_inverse_layer_idx: true }, /'scale_attn_by_inverse_layer_idx'/],
@@ -189,10 +352,71 @@ describe("config.json", () => {
     expect(() => parse(fields)).toThrow(message);
   });
 
+  test("fields that published files have besides", () => {
+    // Llama 3.2, SmolLM2, Phi-3.5, Phi-4 mini, Qwen2.5, GPT-2.
+    const llama = {
+      pretraining_tp: 1,
+      attention_dropout: 0,
+      initializer_range: 0.02,
+      torch_dtype: "bfloat16",
+    };
+    const smol = {
+      is_llama_config: true,
+      rope_interleaved: false,
+      "transformers.js_config": { dtype: "q4" },
+    };
+    expect(parse({ ...llamaJson, ...llama, ...smol })).toEqual(parse(llamaJson));
+    const phi = { auto_map: { AutoConfig: "x" }, attention_bias: false, embd_pdrop: 0, resid_pdrop: 0 };
+    const phi4 = { interpolate_factor: 1, full_attn_mod: 1, lm_head_bias: false, mlp_bias: false };
+    expect(parse({ ...phi3Json, ...phi, ...phi4 })).toEqual(parse(phi3Json));
+    const gpt2 = { n_ctx: 256, task_specific_params: {}, summary_type: "cls_index", attn_pdrop: 0.1 };
+    expect(parse({ ...gpt2Json, ...gpt2 })).toEqual(parse(gpt2Json));
+  });
+
+  test("fields of relatives that change nothing are passed over", () => {
+    const neutral = {
+      logit_scale: 1,
+      attn_logit_softcapping: null,
+      num_experts: 0,
+      clip_qkv: null,
+      alibi: false,
+    };
+    expect(parse({ ...llamaJson, ...neutral })).toEqual(parse(llamaJson));
+  });
+
+  const rope = (scaling: RopeScaling) => ({ kind: "rope", theta: 5, scaling }) as const;
+  const yarn = { kind: "yarn", factor: 2, originalContextLength: 8, betaFast: 16, betaSlow: 2 } as const;
   test.each([
     tinyLlama,
     tinyMistral,
     tinyGpt2,
+    tinyPhi3,
+    tinyQwen2,
+    tinyQwen3,
+    { ...tinyQwen3, bias: { qkv: true, output: true, mlp: false } },
+    { ...tinyQwen2, window: 3 },
+    { ...tinyQwen2, window: 3, fullAttentionLayers: [0] },
+    { ...tinyQwen3, window: 3, fullAttentionLayers: [1] },
+    {
+      ...tinyPhi3,
+      window: 3,
+      position: { kind: "rope" as const, theta: 5, scaling: { kind: "none" as const } },
+    },
+    {
+      ...tinyLlama,
+      position: rope({
+        ...{ kind: "longrope", shortFactors: [1, 2], longFactors: [3, 4] },
+        ...{ originalContextLength: 4, attentionFactor: 1.5 },
+      }),
+    },
+    { ...tinyLlama, position: rope({ kind: "dynamic", factor: 2, originalContextLength: 8 }) },
+    { ...tinyLlama, position: rope({ ...yarn, truncate: false, attentionFactor: 1.1 }) },
+    {
+      ...tinyLlama,
+      position: rope({
+        ...{ kind: "llama3", factor: 4, lowFreqFactor: 1, highFreqFactor: 4, originalContextLength: 8 },
+      }),
+    },
     { ...tinyGpt2, mlp: "gelu_erf" as const, eosIds: [2, 3] },
     { ...tinyLlama, bias: { qkv: true, output: true, mlp: true }, bosId: null, eosIds: [] },
     {
@@ -207,6 +431,24 @@ describe("config.json", () => {
     const { rope_theta: ___, rope_scaling: ____, torch_dtype: _____, ...current } = fields;
     expect(parse(current)).toEqual(config);
   });
+
+  test("a scaling for Phi-3 in transformers 4 has three keys, and no vocabulary too small for its padding", () => {
+    const { rope_scaling, original_max_position_embeddings, pad_token_id } = huggingFaceConfig(tinyPhi3);
+    expect(rope_scaling).toEqual({ type: "longrope", short_factor: [1, 1.5], long_factor: [2, 3] });
+    expect([original_max_position_embeddings, pad_token_id]).toEqual([8, null]);
+  });
+
+  test("what the architecture has no fields for is not written", () => {
+    expect(() => huggingFaceConfig({ ...tinyLlama, window: 3 })).toThrow(
+      "a model of type 'llama' with a window",
+    );
+    expect(() => huggingFaceConfig({ ...tinyMistral, fullAttentionLayers: [0] })).toThrow(
+      "a model of type 'mistral' with a window in some layers only",
+    );
+    expect(() => huggingFaceConfig({ ...tinyLlama, position: { kind: "learned" } })).toThrow(
+      "a model of type 'llama' with learned positions",
+    );
+  });
 });
 
 test("names: prefix, head, norms and biases are not transposed", () => {
@@ -220,6 +462,11 @@ test("names: prefix, head, norms and biases are not transposed", () => {
     transpose: true,
   });
   expect(toHuggingFaceName(tinyGpt2, "layers.0.qkv.weight").transpose).toBe(true);
+  expect(toHuggingFaceName(tinyPhi3, "layers.1.qkv").name).toBe("model.layers.1.self_attn.qkv_proj");
+  expect(toHuggingFaceName(tinyPhi3, "layers.1.gate_up").name).toBe("model.layers.1.mlp.gate_up_proj");
+  expect(toHuggingFaceName(tinyQwen3, "layers.0.k_norm.weight").name).toBe(
+    "model.layers.0.self_attn.k_norm.weight",
+  );
   for (const name of ["layers.0.qkv.bias", "layers.0.mlp_norm.weight", "embed.weight", "positions.weight"]) {
     expect(toHuggingFaceName(tinyGpt2, name).transpose).toBe(false);
   }
@@ -265,6 +512,9 @@ describe("folders", () => {
     [tinyMistral, "f16"],
     [tinyGpt2, "bf16"],
     [{ ...tinyGpt2, tied: false }, "f32"],
+    [tinyPhi3, "bf16"],
+    [tinyQwen2, "f16"],
+    [tinyQwen3, "f32"],
   ] as const)("what is written to disk is read back (%#)", async (config, dtype) => {
     const folder = join(await temporaryFolder(), "deep", "model");
     await writeHuggingFace(folder, config, readerOf(someWeights(config)), { dtype, tokenizerJson: { a: 1 } });

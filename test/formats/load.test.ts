@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { FormatError, UnsupportedError } from "../../src/errors.js";
+import { FormatError } from "../../src/errors.js";
 import { byteTokenizerFiles } from "../../src/formats/byte-level.js";
 import { writeHuggingFace } from "../../src/formats/hf-write.js";
 import { openModel } from "../../src/formats/load.js";
@@ -58,10 +58,8 @@ test("what is no model", async () => {
   await writeFile(at("m.gguf"), "GGUF");
   await writeFile(at("m.bin"), "x");
   await writeFile(at("m.txt"), "x");
-  const gguf = await rejection(openModel(at("m.gguf")));
-  expect(gguf).toBeInstanceOf(UnsupportedError);
-  expect(gguf.message).toContain(at("m.gguf"));
   const cases: [Parameters<typeof openModel>[0], RegExp][] = [
+    [at("m.gguf"), /m\.gguf: the version needs 4 bytes/],
     [at("m.bin"), /m\.bin: is not a llama2\.c model/],
     [at("m.txt"), /m\.txt: is not a model: expected a folder/],
     [folder, /holds several models: m\.bin, m\.gguf/],

@@ -8,7 +8,23 @@ import { openSafetensors } from "../../src/formats/safetensors.js";
 import { type TensorData, writeSafetensors } from "../../src/formats/safetensors-write.js";
 import { bytesSource } from "../../src/formats/source.js";
 import { linearLayers, type ModelConfig, weightShapes } from "../../src/model/config.js";
-import { concatenate, rejection, temporaryFolder, tinyGpt2, tinyLlama, tinyMistral } from "./helpers.js";
+import {
+  concatenate,
+  rejection,
+  temporaryFolder,
+  tinyGpt2,
+  tinyLlama,
+  tinyMistral,
+  tinyPhi3,
+  tinyQwen3,
+} from "./helpers.js";
+
+const LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/** Those of architectures that call them otherwise. */
+const TARGETS: Readonly<Record<string, string[]>> = {
+  gpt2: ["c_attn", "c_proj", "c_fc"],
+  phi3: ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+};
 
 function someAdapter(config: ModelConfig, layers = linearLayers(config)): AdapterData {
   const rank = 3;
@@ -23,10 +39,7 @@ function someAdapter(config: ModelConfig, layers = linearLayers(config)): Adapte
   );
   const input = fill(2 * config.hiddenSize);
   const output = config.tied ? input : fill(2 * config.hiddenSize);
-  const targets =
-    config.architecture === "gpt2"
-      ? ["c_attn", "c_proj", "c_fc"]
-      : ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+  const targets = TARGETS[config.architecture] ?? LLAMA_TARGETS;
   return { rank, alpha: 8, targets, lora, rows: { ids: [11, 4], input, output }, facts: { token: "<rf>" } };
 }
 
@@ -54,7 +67,7 @@ async function edited(
 const read = async (files: Parameters<typeof openFiles>[0], config: ModelConfig) =>
   readAdapter(await openFiles(files), config);
 
-describe.each([tinyLlama, tinyMistral, tinyGpt2])("$architecture", (config) => {
+describe.each([tinyLlama, tinyMistral, tinyGpt2, tinyPhi3, tinyQwen3])("$architecture", (config) => {
   test("what is written to disk is read back", async () => {
     const folder = join(await temporaryFolder(), "adapter");
     const data = someAdapter(config);

@@ -1,8 +1,9 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { align, type Backend } from "../../src/backend.js";
-import { type DecodeOptions, type DecodeStep, decode } from "../../src/generate/decode.js";
+import { type DecodeOptions, decode } from "../../src/generate/decode.js";
 import type { Monitor, Observation, Verdict } from "../../src/generate/monitor.js";
 import { argmaxOf, GREEDY } from "../../src/generate/sample.js";
+import type { DecodeStep } from "../../src/generate/sequence.js";
 import type { Region } from "../../src/kernel.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";

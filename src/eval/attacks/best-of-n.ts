@@ -1,9 +1,12 @@
 import { checkSampling } from "../../generate/sample.js";
 import { Random } from "../../random.js";
-import { answer } from "./answer.js";
+import { answer, answers } from "./answer.js";
 import { type Attack, doublings, expectIntegers, firstOf } from "./attack.js";
 import { rate } from "./rate.js";
 import { sequencesOf } from "./sequences.js";
+
+/** Samples of a prompt that are drawn side by side. */
+const SAMPLES_AT_ONCE = 16;
 
 export interface BestOfNOptions {
   /** Samples a prompt. */
@@ -45,9 +48,16 @@ export const bestOfN: Attack<BestOfNOptions> = {
           onStep();
           const flags: boolean[] = [];
           while (flags.length < n) {
-            const draw = { maxTokens, temperature, topP, seed: random.uint32() };
-            flags.push((await answer(context, prompt, draw)).isFlagged);
-            onStep();
+            const count = Math.min(SAMPLES_AT_ONCE, n - flags.length);
+            const seeds = Array.from({ length: count }, () => random.uint32());
+            for (const { isFlagged } of await answers(context, prompt, seeds, {
+              maxTokens,
+              temperature,
+              topP,
+            })) {
+              flags.push(isFlagged);
+              onStep();
+            }
           }
           sampled.push(flags);
         }
