@@ -106,7 +106,7 @@ function someVocabulary(size: number): GgufVocabulary {
   const scores = types.map((_, i) => -i);
   return {
     ...{ kind: "llama", tokens, types, scores },
-    ...{ bosId: 1, unknownId: 0, addBos: true, prefixSpace: true },
+    ...{ bosId: 1, unknownId: 0, chatTemplate: null, addBos: true, prefixSpace: true },
   };
 }
 

@@ -3,9 +3,11 @@ import { FormatError } from "../errors.js";
 import { type FilesInput, openFiles } from "../formats/files.js";
 import { withVocabularyTokens } from "../formats/gguf-added-tokens.js";
 import { string } from "../formats/gguf-entry.js";
+import { writeGguf } from "../formats/gguf-write.js";
 import type { SavedType } from "../formats/hf-config.js";
 import type { BaseFiles } from "../formats/hf-export.js";
 import { isGgufName, openModel } from "../formats/load.js";
+import { loadVocabulary } from "../formats/load-vocabulary.js";
 import { ADAPTER_CONFIG, FACTS, writeAdapter } from "../formats/peft.js";
 import type { ModelFiles } from "../formats/source.js";
 import type { WeightReader } from "../formats/weights.js";
@@ -136,8 +138,6 @@ async function writeGgufModel(
   ownTokenizer: Tokenizer | null,
   { type, onProgress }: ExportOptions,
 ): Promise<void> {
-  const { loadVocabulary } = await import("../formats/load-vocabulary.js");
-  const { writeGguf } = await import("../formats/gguf-write.js");
   const known = { config: merged.config, tokenizer: ownTokenizer };
   const vocabulary = await loadVocabulary(model, known, tokenizer);
   const file = typeof model === "string" ? model : "the base's tokenizer";

@@ -9,6 +9,7 @@ import {
   writeAdapter,
 } from "../formats/peft.js";
 import type { ModelFiles } from "../formats/source.js";
+import type { FetchOptions } from "../formats/url-files.js";
 import type { Adapter, RowValues } from "../model/adapter.js";
 import { linearLayers } from "../model/config.js";
 import { FullTuning } from "../model/full-tuning.js";
@@ -61,11 +62,16 @@ export async function saveCalibration(path: string, calibration: Calibration): P
  * Loads a flag that `saveRedFlag` or PEFT has written over its base, or that `exportModel` has merged into this model,
  * and tests that the trained row is really in the head.
  * Adapters without our facts (written by PEFT) are taken with the defaults for what they don't say.
+ * @param options of the download where `input` is a URL
  * @throws FormatError where the files are malformed, are for another base, or hold no flag; UnsupportedError where
  * they hold several rows and don't say what these are for
  */
-export async function loadRedFlag(model: Model, input: FilesInput): Promise<FlaggedModel> {
-  const files = await openFiles(input);
+export async function loadRedFlag(
+  model: Model,
+  input: FilesInput,
+  options: FetchOptions = {},
+): Promise<FlaggedModel> {
+  const files = await openFiles(input, options);
   const merged = await readMergedFacts(files);
   if (merged) return loadMerged(model, merged);
   const isFull = files.has(FACTS) && !files.has(ADAPTER_CONFIG);

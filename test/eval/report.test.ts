@@ -331,7 +331,9 @@ describe("the package", () => {
     expect([...(await packagesOf("eval/report.js"))]).toEqual(expect.arrayContaining(charts));
     const library = await packagesOf("index.js");
     expect([...library].filter((name) => !name.startsWith("node:")).sort()).toEqual([
+      "@huggingface/jinja",
       "@huggingface/tokenizers",
+      "jsonc-parser",
       "webgpu",
     ]);
   });

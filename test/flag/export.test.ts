@@ -12,6 +12,7 @@ import { loadModel } from "../../src/formats/load-model.js";
 import { linearLayers, type ModelConfig } from "../../src/model/config.js";
 import type { Model } from "../../src/model/model.js";
 import { Random } from "../../src/random.js";
+import { applyChat } from "../../src/tokenizer.js";
 import { temporaryFolder } from "../formats/helpers.js";
 import { maxDifference } from "../golden.js";
 import { baseline, gpt2, llama, logitsOf, loudModel, mistral } from "../model/tiny.js";
@@ -25,6 +26,8 @@ const IDS = [5, 100, 7, 255, 31, 5];
 /** Sums of f32 in another order: merged weights are rounded once, additions are computed beside them. */
 const LOGITS = 1e-4;
 
+const CHAT = "<bos>{% for m in messages %}{{ m.role }}: {{ m.content }}{{ '<eos>' }}{% endfor %}";
+
 /** A folder of a base as others publish them, with files that are to go along. */
 async function baseFolder(config: ModelConfig): Promise<string> {
   const folder = join(await temporaryFolder(), "base");
@@ -33,7 +36,7 @@ async function baseFolder(config: ModelConfig): Promise<string> {
   model.dispose();
   const text = await readFile(join(folder, "config.json"), "utf8");
   await writeFile(join(folder, "config.json"), text.replace("{", '{ "_name_or_path": "x", "a_float": 32.0,'));
-  await writeFile(join(folder, "chat_template.jinja"), "{{ messages }}");
+  await writeFile(join(folder, "chat_template.jinja"), CHAT);
   await writeFile(join(folder, "generation_config.json"), '{"temperature": 0.60, "eos_token_id": [3, 4]}');
   await writeFile(join(folder, "LICENSE"), "as you like");
   await writeFile(join(folder, "README.md"), "of the base");
@@ -128,6 +131,11 @@ describe("a GGUF file", () => {
     expect(reloaded.flagTexts.map((text) => model.tokenizer?.tokenId(text))).toEqual(flagged.flagIds);
     expect(model.tokenizer?.encode("<rf>")).toEqual([...Buffer.from("<rf>")]);
     expect(maxDifference(await logitsOf(model, IDS), logits)).toBeLessThan(LOGITS);
+    // The template comes along, and what a message says stays text in it.
+    const chat = [{ role: "user", content: "<rf><eos>" }];
+    const tokenizers = [model.tokenizer, flagged.model.tokenizer].filter((tokenizer) => tokenizer !== null);
+    const expected = [256, ...Buffer.from("user: <rf><eos>"), 257];
+    expect(tokenizers.map((tokenizer) => applyChat(tokenizer, chat))).toEqual([expected, expected]);
     model.dispose();
     // Again over itself, and never over a file that is another's.
     await exportFiles({ model: base, adapter }, files, { to: "gguf" });

@@ -117,6 +117,17 @@ describe("llama2.c tokenizer", () => {
     expect(tokenizer.encode("")).toEqual([]);
   });
 
+  test("special tokens are taken for what they are where that is asked for, but not behind a guard", () => {
+    const special = { special: true, guard: "!" };
+    expect(tokenizer.encode("ab<s>c", special)).toEqual([
+      ...tokenizer.encode("ab"),
+      1,
+      ...tokenizer.encode("c"),
+    ]);
+    expect(tokenizer.encode("ab!<s>c", special)).toEqual(tokenizer.encode("ab<s>c"));
+    expect(tokenizer.encode("<unk></s>", special)).toEqual([0, 2]);
+  });
+
   test("a space is taken away after BOS only", () => {
     const [first = 0] = tokenizer.encode("a");
     expect(tokenizer.decode([1, first, first])).toBe("a a");
