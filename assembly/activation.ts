@@ -45,6 +45,24 @@ export function swiglu_backward(gate: usize, up: usize, dout: usize, n: u32, beg
   }
 }
 
+/** The same of rows x (rows, 2 · cols) = gate, up: out (rows, cols). Range: rows. */
+export function swiglu_fused(out: usize, x: usize, rows: u32, cols: u32, begin: u32, end: u32): void {
+  const bytes = <usize>cols << 2;
+  for (let row = <usize>begin; row < <usize>end; row++) {
+    const gate = x + 2 * row * bytes;
+    swiglu(out + row * bytes, gate, gate + bytes, cols, 0, cols);
+  }
+}
+
+/** x = the gradients of its gate and up, from dout (rows, cols). Range: rows. */
+export function swiglu_fused_backward(x: usize, dout: usize, rows: u32, cols: u32, begin: u32, end: u32): void {
+  const bytes = <usize>cols << 2;
+  for (let row = <usize>begin; row < <usize>end; row++) {
+    const gate = x + 2 * row * bytes;
+    swiglu_backward(gate, gate + bytes, dout + row * bytes, cols, 0, cols);
+  }
+}
+
 /** 2·√(2/π) and its product with 0.044715: 1 + tanh(u) = 2·σ(2u) spares the tanh and its cancellation. */
 const TANH_A: f32 = 1.5957691216;
 const TANH_B: f32 = 0.0713548162726;

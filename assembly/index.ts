@@ -11,7 +11,7 @@ export {
 } from "./norm";
 export { kv_append } from "./cache";
 export { rope } from "./rope";
-export { gelu, gelu_backward, swiglu, swiglu_backward } from "./activation";
+export { gelu, gelu_backward, swiglu, swiglu_backward, swiglu_fused, swiglu_fused_backward } from "./activation";
 export { embedding, embedding_backward } from "./embedding";
 export { dropout, dropout_backward } from "./dropout";
 export { cross_entropy, kl } from "./loss";

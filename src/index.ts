@@ -96,6 +96,7 @@ export { slice } from "./ops/slice.js";
 export { softmax } from "./ops/softmax.js";
 export { squaredNorm } from "./ops/squared-norm.js";
 export { swiglu } from "./ops/swiglu.js";
+export { swigluFused } from "./ops/swiglu-fused.js";
 export { view } from "./ops/view.js";
 export { Random } from "./random.js";
 export { Tape } from "./tape.js";

@@ -25,7 +25,7 @@ export function calibrateCommand(root: Command): Command {
   return root
     .command("calibrate")
     .description("fit the red flag's level to benign conversations that it was not trained on")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .requiredOption(
       "--adapter <folder>",
       "red flag of `train`; gets the level, which other commands then use",

@@ -51,7 +51,7 @@ export function evalCommand(root: Command): Command {
   return root
     .command("eval")
     .description("measure the red flag on harmful and benign conversations")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .requiredOption("--adapter <folders...>", "red flags of `train`: the same training under several seeds")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())

@@ -36,7 +36,7 @@ export function generateCommand(root: Command): Command {
   return root
     .command("generate")
     .description("continue a prompt under the red flag")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())

@@ -39,8 +39,11 @@ const SHOWN_BYTES = 200e6;
 
 async function loadWithProgress(backend: Backend, options: ModelOptions): Promise<Model> {
   let bar: Progress | undefined;
+  let shown = 0;
   const onProgress = ({ loaded, total }: LoadProgress) => {
-    if (total < SHOWN_BYTES) return;
+    // A hundred times in all: the time left is estimated from the last updates.
+    if (total < SHOWN_BYTES || (loaded - shown < total / 100 && loaded < total)) return;
+    shown = loaded;
     bar ??= progressBar("loading", megabytes(total));
     bar.update(megabytes(loaded), "MB");
   };

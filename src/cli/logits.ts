@@ -18,7 +18,7 @@ export function logitsCommand(root: Command): Command {
   return root
     .command("logits")
     .description("write the logits after each of the given tokens")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .option("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())

@@ -23,7 +23,7 @@ export function scoreCommand(root: Command): Command {
   return root
     .command("score")
     .description("read the red flag along given responses, or generated ones where there are none")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .requiredOption("--adapter <folder>", "red flag of `train`")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())

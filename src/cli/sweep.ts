@@ -44,7 +44,7 @@ export function sweepCommand(root: Command): Command {
   return root
     .command("sweep")
     .description("train a red flag at every point of a grid of hyperparameters, and measure each")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?")

@@ -21,7 +21,7 @@ export function trainCommand(root: Command): Command {
   const command = root
     .command("train")
     .description("teach a model the red flag")
-    .requiredOption("--model <path>", "Hugging Face folder or llama2.c .bin")
+    .requiredOption("--model <path>", "Hugging Face folder, .gguf or llama2.c .bin")
     .option("--tokenizer <file>", "tokenizer of a llama2.c model")
     .addOption(dtypeOption())
     .requiredOption("--harmful <file>", "JSON Lines: prompt, response, onset?, category?")

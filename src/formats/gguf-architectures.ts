@@ -130,7 +130,7 @@ const MAX_LAYERS = 4096;
 const FACTORS = ["logit_scale", "embedding_scale", "residual_scale", "attention.scale", "expert_count"];
 
 /** What all have that rotate, RMSNorm and gate. */
-function readCommon(source: GgufSource, interleaved: boolean): GgufConfig {
+function readCommon(source: GgufSource, interleaved: boolean): Omit<GgufConfig, "architecture"> {
   const { fields, shapeOf, factorsOf } = source;
   for (const name of FACTORS) {
     if (fields.has(name) && fields.get(name) !== 0) unsupported(fields, name);
@@ -146,7 +146,6 @@ function readCommon(source: GgufSource, interleaved: boolean): GgufConfig {
   const window = fields.integer("attention.sliding_window", { least: 0, fallback: 0 });
   return {
     ...sizes,
-    architecture: "",
     headDim,
     norm: "rmsnorm",
     normEps: fields.positive("attention.layer_norm_rms_epsilon"),

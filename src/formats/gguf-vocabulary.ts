@@ -186,27 +186,3 @@ function unusedName(id: number): string {
 
 /** As llama.cpp's converter has it: below those of all merges. */
 const UNUSED_SCORE = -10000;
-
-/** The vocabulary with special tokens in these places, in that of others or after the last. */
-export function withSpecialTokens(
-  vocabulary: GgufVocabulary,
-  tokens: readonly { readonly id: number; readonly content: string }[],
-): GgufVocabulary {
-  const size = tokens.reduce((most, { id }) => Math.max(most, id + 1), vocabulary.tokens.length);
-  const names = Array.from({ length: size }, (_, id) => vocabulary.tokens[id] ?? unusedName(id));
-  const types = Array.from({ length: size }, (_, id) => vocabulary.types[id] ?? TOKEN_TYPE.unused);
-  const replaced = new Set(tokens.map(({ id }) => names[id]));
-  for (const { id, content } of tokens) {
-    names[id] = content;
-    types[id] = TOKEN_TYPE.control;
-  }
-  const changed = { tokens: names, types };
-  if (vocabulary.kind === "llama") {
-    const scores = names.map((_, id) => vocabulary.scores[id] ?? UNUSED_SCORE);
-    return { ...vocabulary, ...changed, scores };
-  }
-  // A merge may be of a token that is no more, or make it.
-  const isKept = (merge: string) =>
-    ![...merge.split(" "), merge.replace(" ", "")].some((part) => replaced.has(part));
-  return { ...vocabulary, ...changed, merges: vocabulary.merges.filter(isKept) };
-}

@@ -36,9 +36,9 @@ const DECODED: ReadonlyMap<string, (bytes: Uint8Array) => Float32Array<ArrayBuff
 ]);
 
 /**
- * What weights of such types are kept as on a backend that keeps what is stored. The values were rounded once, to 16
- * or 64 levels of a sub-block; rounding them again to q8_0 moves each by at most 1/254 of the largest of its block of
- * 32, half a step.
+ * What weights of such types are kept as on a backend that keeps what is stored. Each value moves by at most 1/226 of
+ * the largest in its block of 32: half a step of q8_0, 1/254, and what f16 does to the scale. Over random super-blocks
+ * of gguf-py that was 0.0041 of the largest, and 0.4 % of the values' root mean square (q4_K) or 0.5 % (q6_K).
  */
 const KEEP_DECODED_AS: WeightType = "q8_0";
 

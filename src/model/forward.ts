@@ -10,6 +10,7 @@ import { rope } from "../ops/rope.js";
 import { expectShape } from "../ops/shapes.js";
 import { slice } from "../ops/slice.js";
 import { swiglu } from "../ops/swiglu.js";
+import { swigluFused } from "../ops/swiglu-fused.js";
 import { transfer } from "../ops/transfer.js";
 import { view } from "../ops/view.js";
 import type { Tape } from "../tape.js";
@@ -246,12 +247,8 @@ function mlpPart(tape: Tape, model: Model, layer: number, x: Tensor, overlay: Ov
 
 /** What goes into the MLP's last layer: (rows, intermediate). */
 function mlpInner(tape: Tape, model: Model, name: string, x: Tensor, overlay: Overlay | undefined): Tensor {
-  const { mlp, fusedMlp, intermediateSize } = model.config;
-  if (fusedMlp) {
-    const both = adaptedLinear(tape, model, overlay, `${name}.gate_up`, x);
-    const gate = slice(tape, both, 0, intermediateSize);
-    return swiglu(tape, gate, slice(tape, both, intermediateSize, intermediateSize));
-  }
+  const { mlp, fusedMlp } = model.config;
+  if (fusedMlp) return swigluFused(tape, adaptedLinear(tape, model, overlay, `${name}.gate_up`, x));
   const up = adaptedLinear(tape, model, overlay, `${name}.up`, x);
   if (mlp === "swiglu") return swiglu(tape, adaptedLinear(tape, model, overlay, `${name}.gate`, x), up);
   return gelu(tape, up, mlp === "gelu_tanh" ? "tanh" : "erf");

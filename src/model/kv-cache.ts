@@ -17,14 +17,19 @@ const GROWTH = 1.5;
 
 /** What a cache may be told besides its size. */
 export interface KVCacheOptions {
-  /** f16 takes half the memory; see `kvAppend` for what it keeps. f32 by default. */
+  /**
+   * f16 takes half the memory, and reads half as much: a 15M Llama decoded 1.1 times as fast behind 512 positions and
+   * 1.3 times behind 2048 (CPU time of one thread). See `kvAppend` for what it keeps. f32 by default.
+   */
   readonly type?: KVType | undefined;
 }
 
 /**
  * The keys and values of the positions that sequences have been through, for every layer. Memory comes as positions
  * do. It is contiguous, so that a layer's keys are one operand of a kernel on every device; full, the rows move to
- * one half as long again. Sequences may be of different lengths, each with its own last position.
+ * one half as long again. Of a 15M Llama all moves on the way to 2048 positions took 6.5 ms, and those tokens 7 s (CPU
+ * time of one thread), so a table of pages would save nothing. Sequences may be of different lengths, each with its own
+ * last position.
  */
 export class KVCache {
   readonly #layers: KVTensors[];

@@ -11,6 +11,8 @@ import { openModel } from "../../src/formats/load.js";
 import { bytesSource } from "../../src/formats/source.js";
 import { type ModelConfig, type RopeScaling, weightShapes } from "../../src/model/config.js";
 import { pieces, readValues, type StoredWeight, weightOfValues } from "../../src/model/stored-weight.js";
+import { q4kToF32, q6kToF32 } from "../../src/quantise-k.js";
+import { Random } from "../../src/random.js";
 import { f32Tensor, ggufFile, type TestFile, tinyGguf } from "./gguf-file.js";
 import {
   concatenate,
@@ -187,6 +189,31 @@ describe("rotary scalings", () => {
     }
   });
 
+  test.each([
+    [64, 32],
+    [128, 8],
+  ])(
+    "llama3 from divisors that were computed in f32 (heads of %d, a factor of %d)",
+    async (headDim, factor) => {
+      // As transformers and llama.cpp's converter have it.
+      const f = Math.fround;
+      const divisors = Array.from({ length: headDim / 2 }, (_, i) => {
+        const wavelength = f((2 * Math.PI) / f(1 / f(500000 ** f((2 * i) / headDim))));
+        if (wavelength < 8192 / 4) return 1;
+        if (wavelength > 8192) return factor;
+        const smooth = f(f(f(8192 / wavelength) - 1) / 3);
+        return f(1 / f(f(f(1 - smooth) / factor) + smooth));
+      });
+      const asIs: RopeScaling = {
+        ...{ kind: "longrope", shortFactors: divisors, longFactors: divisors },
+        ...{ originalContextLength: 16, attentionFactor: 1 },
+      };
+      const written = await bytesOf(scaled(asIs, { headDim, kvHeads: 2 }), "f32");
+      const { config } = await openGgufModel(bytesSource("m", written));
+      expect(config.position).toMatchObject({ theta: 500000, scaling: { ...llama3, factor } });
+    },
+  );
+
   test("divisors that no scaling of Llama 3 has are kept one by one", async () => {
     const tensors = [
       ...(tinyGguf.tensors ?? []),
@@ -340,6 +367,48 @@ describe("a model's file", () => {
     const error = await rejection(open(file));
     expect(error).toBeInstanceOf(UnsupportedError);
     expect(error.message).toMatch(message);
+  });
+
+  test("super-blocks are decoded, their rows in our order, and are to be kept as q8_0", async () => {
+    const random = new Random(5);
+    /** Rows of 256, a super-block each, with scales of 1/16. */
+    const blocks = (rows: number, bytes: number, scales: readonly number[]) => {
+      const data = Uint8Array.from({ length: rows * bytes }, () => random.below(256));
+      for (let at = 0; at < data.length; at += bytes) {
+        for (const place of scales) data.set([0x00, 0x2c], at + place);
+      }
+      return data;
+    };
+    const [q, embed] = [blocks(256, 144, [0, 2]), blocks(12, 210, [208])];
+    const file: TestFile = {
+      metadata: [
+        ...(withMetadata(
+          ["llama.embedding_length", ["u32", 256]],
+          ["llama.attention.head_count", ["u32", 64]],
+        ).metadata ?? []),
+      ],
+      tensors: [
+        ["token_embd.weight", { dims: [256, 12], type: 14, data: embed }],
+        ["blk.0.attn_norm.weight", f32Tensor([256])],
+        ["blk.0.attn_q.weight", { dims: [256, 256], type: 12, data: q }],
+        ["blk.0.attn_k.weight", f32Tensor([256, 4])],
+        ["blk.0.attn_v.weight", f32Tensor([256, 4])],
+        ["blk.0.attn_output.weight", f32Tensor([256, 256])],
+        ["blk.0.ffn_norm.weight", f32Tensor([256])],
+        ["blk.0.ffn_gate.weight", f32Tensor([256, 12])],
+        ["blk.0.ffn_up.weight", f32Tensor([256, 12])],
+        ["blk.0.ffn_down.weight", f32Tensor([12, 256])],
+        ["output_norm.weight", f32Tensor([256])],
+      ],
+    };
+    const model = await open(file);
+    expect(model.weight("embed.weight")).toMatchObject({ dtype: "f32", keepAs: "q8_0" });
+    expect(await readValues(model.weight("embed.weight"))).toEqual(q6kToF32(embed));
+    const inFile = q4kToF32(q);
+    const rows = await readValues(model.weight("layers.0.q.weight"));
+    const row = (values: Float32Array, i: number) => values.subarray(i * 256, (i + 1) * 256);
+    for (const [to, from] of [0, 2, 1, 3, 4, 6, 5, 7].entries())
+      expect(row(rows, to)).toEqual(row(inFile, from));
   });
 
   test("values that are not finite are found when they are read", async () => {

@@ -5,7 +5,7 @@ import type { WasmBackend } from "../../src/backends/wasm/backend.js";
 import { Threads } from "../../src/backends/wasm/threads.js";
 import { BackendError } from "../../src/errors.js";
 import { Adapter } from "../../src/model/adapter.js";
-import { linearLayers, type ModelConfig } from "../../src/model/config.js";
+import { linearLayers, type ModelConfig, type PositionConfig } from "../../src/model/config.js";
 import { forward, head } from "../../src/model/forward.js";
 import { FullTuning } from "../../src/model/full-tuning.js";
 import { headCrossEntropy } from "../../src/model/head-loss.js";
@@ -22,7 +22,14 @@ import { AdamW } from "../../src/train/optimiser.js";
 import type { Loss } from "../../src/train/trainer.js";
 import { train } from "../../src/train/trainer.js";
 import { deep, inThree } from "./three-memories.js";
-import { gpt2, llama, logitsOf, loudModel, mistral, randomIds } from "./tiny.js";
+import { gpt2, llama, logitsOf, loudModel, mistral, phi3, qwen3, randomIds } from "./tiny.js";
+
+/** Frequencies that sequences of more than 8 positions have to themselves. */
+const dynamic: PositionConfig = {
+  kind: "rope",
+  theta: 100,
+  scaling: { kind: "dynamic", factor: 4, originalContextLength: 8 },
+};
 
 /** The least that a memory may be bounded by. */
 const MEMORY_BYTES = 4 << 20;
@@ -184,6 +191,18 @@ describe("a model in several memories", () => {
       return trained(tuning.parameters, lossOf(model, tuning), config.vocabSize, false);
     };
     expect(await tuned(split)).toEqual(await tuned(whole));
+  });
+
+  it.each([
+    ["phi3, by its long factors", phi3],
+    ["llama, by the frequencies of one length", { ...llama, position: dynamic }],
+    ["qwen3", qwen3],
+  ] as const)("is rotated and normed as in one: %s", async (_, tiny) => {
+    const config = { ...tiny, layers: 6 };
+    const { whole, split } = await twins(config, 1);
+    expect(split.stretches.length).toBe(3);
+    const ids = randomIds(20, config.vocabSize);
+    expect(await logitsOf(split, ids)).toEqual(await logitsOf(whole, ids));
   });
 
   it("leaves nothing behind in a pass but the residual stream, on the way there and back", async () => {

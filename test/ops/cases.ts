@@ -21,6 +21,7 @@ import { sliceCases } from "./slice.js";
 import { softmaxCases } from "./softmax.js";
 import { squaredNormCases } from "./squared-norm.js";
 import { swigluCases } from "./swiglu.js";
+import { swigluFusedCases } from "./swiglu-fused.js";
 import { viewCases } from "./view.js";
 
 /** The cases of every op, by the name that a benchmark prints. */
@@ -39,6 +40,7 @@ export const cases: Readonly<Record<string, readonly OpCase[]>> = {
   rope: ropeCases,
   kv_append: kvAppendCases,
   swiglu: swigluCases,
+  swiglu_fused: swigluFusedCases,
   gelu: geluCases,
   dropout: dropoutCases,
   embedding: embeddingCases,

@@ -87,17 +87,17 @@ export class WasmBackend implements Backend {
   readonly kind = "wasm";
   readonly maxBlockBytes: number;
   readonly #machine: Machine;
-  /** The place of its memory. */
+  /** That of its memory among the machine's. */
   readonly #place: number;
   /** The call's arguments, kept so that a dispatch allocates no array. */
   readonly #args: number[] = [];
   readonly #plans = new Map<Kernel, Plan>();
   #live: Live | undefined;
 
-  private constructor(machine: Machine, { memory, instance }: KernelMemory) {
+  private constructor(machine: Machine, place: number, { memory, instance }: KernelMemory) {
     const { count, kernels, limits } = machine;
     this.#machine = machine;
-    this.#place = machine.backends.push(this) - 1;
+    this.#place = place;
     const heap = new WasmHeap(memory, scratchOf(kernels, count), limits.maximum);
     this.maxBlockBytes = heap.capacity;
     this.#live = { memory, instance, heap, bytes: new Uint8Array() };
@@ -122,7 +122,8 @@ export class WasmBackend implements Backend {
       build: options.module ? "module" : build,
       ...{ kernels, count, limits, backends: [], threads: undefined },
     };
-    const backend = new WasmBackend(machine, { memory, instance });
+    const backend = new WasmBackend(machine, 0, { memory, instance });
+    machine.backends.push(backend);
     if (shared) await WasmBackend.#startThreads(machine);
     return backend;
   }
@@ -159,14 +160,15 @@ export class WasmBackend implements Backend {
     this.#expectAlive();
     const machine = this.#machine;
     const { backends, kernels, limits } = machine;
-    const before = backends.length;
-    while (backends.length < count) {
+    const opened: WasmBackend[] = [];
+    for (let place = backends.length; place < count; place++) {
       const memory = openMemory({ ...limits, shared: machine.threads !== undefined });
       const instance = new WebAssembly.Instance(kernels.module, { env: { memory } });
       setGlobals(instance, { scratch: LOWEST, ...tileGlobals(kernels.tile) });
-      new WasmBackend(machine, { memory, instance });
+      opened.push(new WasmBackend(machine, place, { memory, instance }));
     }
-    if (machine.threads && backends.length > before) void WasmBackend.#startThreads(machine);
+    backends.push(...opened);
+    if (machine.threads && opened.length > 0) void WasmBackend.#startThreads(machine);
     return backends.slice(0, count);
   }
 

@@ -1,8 +1,8 @@
 // What the contenders' programs in `bench/` build on: one entry of the bundle for all.
 
-export { writeGguf } from "../../formats/gguf-write.js";
-export { f32ToF16 } from "../../half.js";
+export { ggufChunks, writeGguf } from "../../formats/gguf-write.js";
 export { weightShapes } from "../../model/config.js";
+export { weightOfValues } from "../../model/stored-weight.js";
 export { decodeCases } from "./decode.js";
 export { llamaConfig, llamaWeights } from "./llama.js";
 export { noise, noiseIds } from "./noise.js";
