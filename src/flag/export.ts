@@ -15,7 +15,6 @@ import type { WeightReader } from "../formats/weights.js";
 import { describeTarget, removeFiles, writeFolder } from "../formats/write.js";
 import type { Model } from "../model/model.js";
 import { readValues } from "../model/stored-weight.js";
-import type { Tokenizer } from "../tokenizer.js";
 import { type MergedModel, mergedFromFiles, mergedInMemory } from "./merged.js";
 import { readFlagAdapter } from "./read-adapter.js";
 import { saveRedFlag } from "./store.js";
@@ -75,7 +74,7 @@ export async function exportModel(
   }
   const merged = await mergedInMemory(target);
   const model = target instanceof FlaggedModel ? target.model : target;
-  if (options.to === "gguf") return writeGgufModel(merged, path, { model: base }, model.tokenizer, options);
+  if (options.to === "gguf") return writeGgufModel(merged, path, { model: base }, model, options);
   await writeFolderOf(merged, path, { model: await openFiles(base) }, options);
 }
 
@@ -98,7 +97,7 @@ export async function exportFiles(
     try {
       if (options.to === "gguf") {
         const from = { model, ...(tokenizer === undefined ? {} : { tokenizer }) };
-        return await writeGgufModel(merged, path, from, base.tokenizer, options);
+        return await writeGgufModel(merged, path, from, base, options);
       }
       const own = await openFiles(model);
       const other = tokenizer === undefined ? undefined : await openFiles(tokenizer);
@@ -136,11 +135,11 @@ async function writeGgufModel(
   merged: MergedModel,
   path: string,
   { model, tokenizer }: Omit<ExportFiles, "adapter">,
-  ownTokenizer: Tokenizer | null,
+  base: Pick<Model, "config" | "tokenizer">,
   { type, onProgress }: ExportOptions,
 ): Promise<void> {
-  const known = { config: merged.config, tokenizer: ownTokenizer };
-  const vocabulary = await loadVocabulary(model, known, tokenizer);
+  // The base's own: the names of llama2.c's tokenizers hold its number of tokens.
+  const vocabulary = await loadVocabulary(model, base, tokenizer);
   const file = typeof model === "string" ? model : "the base's tokenizer";
   await writeGguf(path, merged, {
     ...(type === undefined ? {} : { type }),

@@ -6,12 +6,17 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import type { WeightType } from "../../src/dtype.js";
+import { exportModel } from "../../src/flag/export.js";
+import { addRedFlag } from "../../src/flag/vocab.js";
 import { type GgufVocabulary, TOKEN_TYPE } from "../../src/formats/gguf-vocabulary.js";
 import { writeGguf } from "../../src/formats/gguf-write.js";
 import { openModel } from "../../src/formats/load.js";
 import { loadModel } from "../../src/formats/load-model.js";
 import { loadVocabulary } from "../../src/formats/load-vocabulary.js";
-import type { ModelConfig, RopeScaling } from "../../src/model/config.js";
+import { decode } from "../../src/generate/decode.js";
+import { GREEDY } from "../../src/generate/sample.js";
+import { linearLayers, type ModelConfig, type RopeScaling } from "../../src/model/config.js";
+import { Random } from "../../src/random.js";
 import { temporaryFolder } from "../formats/helpers.js";
 import { baseline, logitsOf, randomIds } from "../model/tiny.js";
 import { sharedMissing, sharedPath } from "../shared.js";
@@ -157,5 +162,31 @@ describe.skipIf(isMissing || sharedMissing(...stories))("llama.cpp opens stories
     await written.close();
     const greedy = await readFile(sharedPath(...stories, "runc_greedy_tokens.txt"), "utf8");
     expect(theirs?.greedy).toEqual(greedy.trim().split(/\s+/).slice(1, 41).map(Number));
+  });
+
+  it("with a flag merged into it: the tokens of model and adapter, <rf> among them, which no text becomes", async () => {
+    const input = sharedPath(...stories, "stories260K.bin");
+    const backend = await baseline();
+    const model = await loadModel(input, { backend });
+    const flagged = await addRedFlag(model, { token: "<rf>" });
+    const targets = linearLayers(model.config);
+    const { parameters } = flagged.attach({ rank: 3, alpha: 5, targets }, 1);
+    const random = new Random(3);
+    for (const [name, tensor] of parameters.entries()) {
+      // A row this wide is the likeliest token now and then.
+      const scale = name.startsWith("rows") ? 1 : 0.05;
+      tensor.write(Float32Array.from({ length: tensor.size }, () => scale * random.normal()));
+    }
+    const path = join(await temporaryFolder(), "flagged.gguf");
+    await exportModel(flagged, path, { to: "gguf", type: "f32", base: input });
+
+    const greedy: number[] = [];
+    const options = { sampling: GREEDY, random, maxTokens: 40, eosIds: [], overlay: flagged.overlay };
+    for await (const step of decode(model, [1], options)) if (step.kind === "token") greedy.push(step.id);
+    const [theirs] = await llamaCpp([{ path, ids: [1], count: 40, texts: ["a <rf> b"] }]);
+    expect(theirs?.greedy).toEqual(greedy);
+    expect(greedy).toContain(flagged.flagId);
+    expect(theirs?.tokens[0]).not.toContain(flagged.flagId);
+    backend.dispose();
   });
 });
