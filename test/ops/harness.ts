@@ -233,6 +233,17 @@ export function firstDifference(a: Uint32Array | Uint8Array, b: Uint32Array | Ui
   return -1;
 }
 
+/**
+ * The same for words that hold f32. Two NaNs are the same whatever their bits: WebAssembly leaves the sign and payload
+ * of a NaN open, and V8's two compilers, which change over when a kernel is warm, differ in it.
+ */
+export function firstDifferentValue(a: Uint32Array, b: Uint32Array): number {
+  const holdsNaN = (word = 0) => (word & 0x7fffffff) > 0x7f800000;
+  if (a.length !== b.length) return Math.min(a.length, b.length);
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i] && !(holdsNaN(a[i]) && holdsNaN(b[i]))) return i;
+  return -1;
+}
+
 /** What `check` measured, in multiples of what it allows. */
 export interface Report {
   readonly forward: number;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend.js";
 import { cases } from "./cases.js";
-import { check, execute, firstDifference, type Report } from "./harness.js";
+import { check, execute, firstDifferentValue, type Report } from "./harness.js";
 import { declaredKernels } from "./kernels.js";
 import { RecordingBackend, SplitBackend } from "./split.js";
 
@@ -63,7 +63,7 @@ export function describeSplits(label: string, create: () => Promise<Backend>): v
       it(op, async () => {
         for (const opCase of list) {
           const [a, b] = [await execute(whole, opCase), await execute(split, opCase)];
-          const at = firstDifference(a.snapshot.all, b.snapshot.all);
+          const at = firstDifferentValue(a.snapshot.all, b.snapshot.all);
           expect(at, `${opCase.name}: first word of the arena that differs`).toBe(-1);
         }
       });
