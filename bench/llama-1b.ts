@@ -13,9 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { createBackend } from "../src/backends/create.js";
-import { llamaConfig, matrixWeights } from "../src/cli/bench/llama.js";
+import { llamaConfig, matrixWeights, someVocabulary } from "../src/cli/bench/llama.js";
 import { bytesOf, type WeightType } from "../src/dtype.js";
-import { type GgufVocabulary, TOKEN_TYPE } from "../src/formats/gguf-vocabulary.js";
 import { writeGguf } from "../src/formats/gguf-write.js";
 import { loadModel } from "../src/formats/load-model.js";
 import { decode } from "../src/generate/decode.js";
@@ -91,23 +90,6 @@ function ones(shape: readonly number[]): StoredWeight {
     new Float32Array(into.buffer, into.byteOffset, into.length / 4).fill(1);
   };
   return { shape, dtype: "f32", rowsTogether: 1, read };
-}
-
-/** Pieces as SentencePiece has them, the bytes and words that nobody uses: node-llama-cpp wants a tokenizer. */
-function someVocabulary(size: number): GgufVocabulary {
-  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).padStart(2, "0").toUpperCase()}>`);
-  const tokens = ["<unk>", "<s>", "</s>", ...bytes];
-  const { unknown, control, byte, normal } = TOKEN_TYPE;
-  const types: number[] = [unknown, control, control, ...bytes.map(() => byte)];
-  for (let id = tokens.length; id < size; id++) {
-    tokens.push(`w${id}`);
-    types.push(normal);
-  }
-  const scores = types.map((_, i) => -i);
-  return {
-    ...{ kind: "llama", tokens, types, scores },
-    ...{ bosId: 1, unknownId: 0, chatTemplate: null, addBos: true, prefixSpace: true },
-  };
 }
 
 async function writeModel(path: string, config: ModelConfig, dtype: "q8_0" | "q4_0"): Promise<void> {

@@ -7,28 +7,18 @@
 // differs. Then the first n tokens of a response are put into the assistant's turn, the model goes on greedily, and
 // only positions after the prefilled tokens count.
 
-import { parseArgs } from "node:util";
-import { addRedFlag, auroc, createBackend, generate, Random, toSequence, trainRedFlag } from "oriflamme";
+import { addRedFlag, auroc, generate, Random, toSequence, trainRedFlag } from "oriflamme";
 import { deeds, TAUGHT_VERBS, trainDeedBase } from "./lib/deeds.mjs";
+import { experimentBackend, experimentOptions, SMALL_FLAG } from "./lib/experiment.mjs";
 import { meanAndSpread, table } from "./lib/table.mjs";
 
-const { values: options } = parseArgs({
-  options: {
-    seed: { type: "string", default: "0" },
-    seeds: { type: "string", default: "3" },
-    backend: { type: "string", default: "auto" },
-    threads: { type: "string" },
-    "base-steps": { type: "string", default: "500" },
-    steps: { type: "string", default: "300" },
-    examples: { type: "string", default: "60" },
-  },
-});
+const options = experimentOptions({ seeds: 3, baseSteps: 500, steps: 300, examples: 60 });
 
 /** Tokens that are prefilled; a response has 26. */
 const PREFILLED = [0, 1, 2, 4, 8, 16];
 const NEW_TOKENS = 10;
 const TRAINING_EXAMPLES = 300;
-const TEST_EXAMPLES = Number(options.examples);
+const TEST_EXAMPLES = options.examples;
 const LEVEL = 0.5;
 /**
  * The benign term is a mean over 26 positions, of which Fixed-Pos flags the first alone: with a weight of 1 it did
@@ -61,11 +51,7 @@ async function test(flagged, conversations, prefilled) {
   return { flagged: rate(scores.positive), falselyFlagged: rate(scores.negative), auroc: auroc(scores) };
 }
 
-const backend = await createBackend({
-  kind: options.backend,
-  revectorize: true,
-  ...(options.threads ? { threads: Number(options.threads) } : {}),
-});
+const backend = await experimentBackend(options);
 const start = performance.now();
 /** Results of the seeds, by the flag's place and the number of prefilled tokens. */
 const results = Object.fromEntries(
@@ -74,9 +60,9 @@ const results = Object.fromEntries(
     Object.fromEntries(PREFILLED.map((prefilled) => [prefilled, []])),
   ]),
 );
-for (let i = 0; i < Number(options.seeds); i++) {
-  const seed = Number(options.seed) + i;
-  const { model } = await trainDeedBase(backend, { steps: Number(options["base-steps"]), seed });
+for (let i = 0; i < options.seeds; i++) {
+  const seed = options.seed + i;
+  const { model } = await trainDeedBase(backend, { steps: options.baseSteps, seed });
   const random = new Random(seed + 100);
   const data = {
     harmful: deeds("mischief", TRAINING_EXAMPLES, random, TAUGHT_VERBS),
@@ -90,14 +76,9 @@ for (let i = 0; i < Number(options.seeds); i++) {
     const run = await trainRedFlag(flagged, {
       ...data,
       placement,
-      steps: Number(options.steps),
+      steps: options.steps,
       loss: { benign: BENIGN_WEIGHT },
-      lr: 2e-3,
-      rank: 16,
-      alpha: 32,
-      bucket: 16,
-      harmfulBatch: 8,
-      benignBatch: 8,
+      ...SMALL_FLAG,
       seed,
     });
     console.error(`seed ${seed}, ${placement}: ${JSON.stringify(run.steps.at(-1).terms)}`);
@@ -120,5 +101,5 @@ const rows = Object.entries(results).flatMap(([placement, byPrefilled]) =>
   ]),
 );
 console.log(table(["place of the flag", "prefilled", "flagged", "falsely flagged", "AUROC"], rows));
-console.log(JSON.stringify({ seed: Number(options.seed), seeds: Number(options.seeds), seconds, results }));
+console.log(JSON.stringify({ seed: options.seed, seeds: options.seeds, seconds, results }));
 backend.dispose();

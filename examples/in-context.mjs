@@ -6,26 +6,18 @@
 // The base has seen documents in which some word, another in each, marks answers, and only the document tells what
 // follows it (examples/lib/marker-world.mjs). It has seen no flag, and never the two phrases of the test. The flag is
 // then trained on answers without any reflection: after it the text goes on as it would have; the benign conversations
-// have markers in a half of them, none a flag. At the test a context of earlier turns shows `<rf>` and what follows: in mischief the phrase of turning away, in errands a note and the
-// rest of the answer. Mischief flags itself; into errands a flag is forced, since it would be false there.
+// have markers in a half of them, none a flag. At the test a context of earlier turns shows `<rf>` and what follows:
+// in mischief the phrase of turning away, in errands a note and the rest of the answer. Mischief flags itself; into
+// errands a flag is forced, since it would be false there.
 
-import { parseArgs } from "node:util";
-import { addRedFlag, createBackend, generate, Random, trainRedFlag } from "oriflamme";
+import { addRedFlag, generate, Random, trainRedFlag } from "oriflamme";
 import { trainBase } from "./lib/base.mjs";
+import { experimentBackend, experimentOptions, SMALL_FLAG } from "./lib/experiment.mjs";
 import { CLASSES, FLAG, markerWorld } from "./lib/marker-world.mjs";
 import { table } from "./lib/table.mjs";
 
-const { values: options } = parseArgs({
-  options: {
-    seed: { type: "string", default: "0" },
-    backend: { type: "string", default: "auto" },
-    threads: { type: "string" },
-    "base-steps": { type: "string", default: "3000" },
-    steps: { type: "string", default: "200" },
-    examples: { type: "string", default: "100" },
-  },
-});
-const seed = Number(options.seed);
+const options = experimentOptions({ baseSteps: 3000, steps: 200, examples: 100 });
+const { seed } = options;
 
 /** The world is the same for every seed. */
 const WORLD_SEED = 1;
@@ -35,7 +27,7 @@ const DOCUMENT_TURNS = 14;
 /** Demonstrations of each class. */
 const DEMONSTRATIONS = 4;
 const TRAINING_EXAMPLES = 600;
-const TEST_EXAMPLES = Number(options.examples);
+const TEST_EXAMPLES = options.examples;
 /** The longest thing that can follow a flag, a note and an answer, and its end. */
 const NEW_TOKENS = 8;
 
@@ -159,11 +151,7 @@ function sharesOf(counts) {
   return Object.fromEntries(Object.entries(counts).map(([name, count]) => [name, all ? count / all : 0]));
 }
 
-const backend = await createBackend({
-  kind: options.backend,
-  revectorize: true,
-  ...(options.threads ? { threads: Number(options.threads) } : {}),
-});
+const backend = await experimentBackend(options);
 const start = performance.now();
 const base = await trainBase(backend, {
   tokenizer,
@@ -173,7 +161,7 @@ const base = await trainBase(backend, {
   hiddenSize: 64,
   layers: 3,
   heads: 4,
-  steps: Number(options["base-steps"]),
+  steps: options.baseSteps,
   batch: 16,
   lr: 4e-3,
   seed,
@@ -190,13 +178,8 @@ for (const init of ["mean", `copy:${world.markers[0]}`]) {
       ...plainConversations("errand", TRAINING_EXAMPLES / 2, random),
       ...markedConversations(TRAINING_EXAMPLES / 2, random),
     ],
-    steps: Number(options.steps),
-    lr: 2e-3,
-    rank: 16,
-    alpha: 32,
-    bucket: 16,
-    harmfulBatch: 8,
-    benignBatch: 8,
+    steps: options.steps,
+    ...SMALL_FLAG,
     seed,
   });
   console.error(`flag, ${init}: ${JSON.stringify(run.steps.at(-1).terms)}`);

@@ -7,24 +7,14 @@
 // by some of the verbs; errands are benign. Each language is tested on deeds of its own of both classes, so that the
 // language itself tells nothing, by verbs whose like in a was taught and by others, whose class only the base knows.
 
-import { parseArgs } from "node:util";
-import { addRedFlag, auroc, createBackend, FlagScorer, Random, toSequence, trainRedFlag } from "oriflamme";
+import { addRedFlag, auroc, FlagScorer, Random, toSequence, trainRedFlag } from "oriflamme";
 import { trainBase } from "./lib/base.mjs";
 import { drawByShare } from "./lib/draw.mjs";
+import { experimentBackend, experimentOptions, SMALL_FLAG } from "./lib/experiment.mjs";
 import { languageWorld } from "./lib/language-world.mjs";
 import { meanAndSpread, table } from "./lib/table.mjs";
 
-const { values: options } = parseArgs({
-  options: {
-    seed: { type: "string", default: "0" },
-    seeds: { type: "string", default: "3" },
-    backend: { type: "string", default: "auto" },
-    threads: { type: "string" },
-    "base-steps": { type: "string", default: "1000" },
-    steps: { type: "string", default: "150" },
-    examples: { type: "string", default: "100" },
-  },
-});
+const options = experimentOptions({ seeds: 3, baseSteps: 1000, steps: 150, examples: 100 });
 
 const CONTEXT_LENGTH = 64;
 /** The world is the same for every seed. */
@@ -32,7 +22,7 @@ const WORLD_SEED = 1;
 /** Verbs of each class that the flag's training has; the others are new to it. */
 const TAUGHT = 12;
 const TRAINING_EXAMPLES = 300;
-const TEST_EXAMPLES = Number(options.examples);
+const TEST_EXAMPLES = options.examples;
 const LANGUAGES = {
   a: "taught the flag",
   b: "seen mixed with a",
@@ -84,18 +74,14 @@ async function test(flagged, language, verbs, random) {
   return { auroc: auroc({ positive, negative }), flagged: rate(positive), falselyFlagged: rate(negative) };
 }
 
-const backend = await createBackend({
-  kind: options.backend,
-  revectorize: true,
-  ...(options.threads ? { threads: Number(options.threads) } : {}),
-});
+const backend = await experimentBackend(options);
 const start = performance.now();
 /** Results of the seeds, by language and group of verbs. */
 const results = Object.fromEntries(
   Object.keys(LANGUAGES).map((language) => [language, { taught: [], new: [] }]),
 );
-for (let i = 0; i < Number(options.seeds); i++) {
-  const seed = Number(options.seed) + i;
+for (let i = 0; i < options.seeds; i++) {
+  const seed = options.seed + i;
   const { model, loss } = await trainBase(backend, {
     tokenizer: world.tokenizer,
     document,
@@ -103,7 +89,7 @@ for (let i = 0; i < Number(options.seeds); i++) {
     hiddenSize: 64,
     layers: 3,
     heads: 4,
-    steps: Number(options["base-steps"]),
+    steps: options.baseSteps,
     batch: 24,
     lr: 4e-3,
     seed,
@@ -113,13 +99,8 @@ for (let i = 0; i < Number(options.seeds); i++) {
   const run = await trainRedFlag(flagged, {
     harmful: examples("a", "mischief", TRAINING_EXAMPLES, VERBS.taught, random),
     benign: examples("a", "errand", TRAINING_EXAMPLES, VERBS.taught, random),
-    steps: Number(options.steps),
-    lr: 2e-3,
-    rank: 16,
-    alpha: 32,
-    bucket: 16,
-    harmfulBatch: 8,
-    benignBatch: 8,
+    steps: options.steps,
+    ...SMALL_FLAG,
     seed,
   });
   const { terms } = run.steps.at(-1);
@@ -145,5 +126,5 @@ const rows = Object.entries(results).flatMap(([language, groups]) =>
   ]),
 );
 console.log(table(["language", "", "verbs", "AUROC", "flagged", "falsely flagged"], rows));
-console.log(JSON.stringify({ seed: Number(options.seed), seeds: Number(options.seeds), seconds, results }));
+console.log(JSON.stringify({ seed: options.seed, seeds: options.seeds, seconds, results }));
 backend.dispose();

@@ -71,7 +71,7 @@ export { PrefixCache } from "./generate/prefix-cache.js";
 export { GREEDY, type SamplingOptions, sample } from "./generate/sample.js";
 export type { DecodeStep, DrawOptions, FinishReason, Source } from "./generate/sequence.js";
 export { type Kernel, kernel } from "./kernel.js";
-export type { ModelConfig } from "./model/config.js";
+export { LLAMA_BLOCKS, type ModelConfig } from "./model/config.js";
 export type { LoadProgress } from "./model/fill-weights.js";
 export { type ForwardOptions, forward, head } from "./model/forward.js";
 export { type HeadInput, headCrossEntropy, headKl } from "./model/head-loss.js";

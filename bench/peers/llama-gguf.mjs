@@ -8,22 +8,9 @@ import {
   ggufChunks,
   llamaConfig,
   llamaWeights,
+  someVocabulary,
   weightOfValues,
 } from "../../dist/cli/bench/kit.js";
-
-/** A vocabulary of that size that nobody uses: the bindings want to see one. */
-function someVocabulary(size) {
-  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).padStart(2, "0").toUpperCase()}>`);
-  const special = ["<unk>", "<s>", "</s>"];
-  const words = Array.from({ length: size - special.length - bytes.length }, (_, i) => `w${i}`);
-  const [NORMAL, UNKNOWN, CONTROL, BYTE] = [1, 2, 3, 6];
-  const tokens = [...special, ...bytes, ...words];
-  return {
-    ...{ kind: "llama", tokens, scores: tokens.map((_, i) => -i), prefixSpace: true, chatTemplate: null },
-    types: [UNKNOWN, CONTROL, CONTROL, ...bytes.map(() => BYTE), ...words.map(() => NORMAL)],
-    ...{ unknownId: 0, bosId: 1, addBos: true },
-  };
-}
 
 /** The file's bytes in chunks, all matrices stored as `type`, as our own model has them. */
 export function llamaGguf(shape, contextLength, type) {

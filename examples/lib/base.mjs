@@ -1,6 +1,6 @@
 // A small base model, trained from nothing on documents that are made up as it goes.
 
-import { initialise, languageLoss, Random, train } from "oriflamme";
+import { initialise, LLAMA_BLOCKS, languageLoss, Random, train } from "oriflamme";
 
 /** Standard deviation that `initialise` draws with: GPT-2's. */
 const INITIAL_STD = 0.02;
@@ -78,15 +78,9 @@ export async function trainBase(backend, options) {
       kvHeads: heads,
       headDim: hiddenSize / heads,
       intermediateSize: 3 * hiddenSize,
-      norm: "rmsnorm",
+      ...LLAMA_BLOCKS,
       normEps: 1e-5,
       position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
-      mlp: "swiglu",
-      bias: { qkv: false, output: false, mlp: false },
-      fusedQkv: false,
-      fusedMlp: false,
-      qkNorm: false,
-      window: null,
       tied: true,
       bosId: tokenizer.bosId,
       eosIds: [tokenizer.eosId],

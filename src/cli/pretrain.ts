@@ -5,7 +5,7 @@ import { byteTokenizerFiles } from "../formats/byte-level.js";
 import { openFiles } from "../formats/files.js";
 import { writeHuggingFace } from "../formats/hf-write.js";
 import { parseJsonLines } from "../formats/jsonl.js";
-import type { ModelConfig } from "../model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig } from "../model/config.js";
 import { initialise } from "../model/init.js";
 import { Random } from "../random.js";
 import { BYTE_SPECIALS, byteTokenizer } from "../tokenizer.js";
@@ -173,15 +173,9 @@ function modelConfig(settings: typeof DEFAULTS, file: string): ModelConfig {
     architecture: "llama",
     vocabSize: byteTokenizer().vocabSize,
     headDim: hiddenSize / heads,
-    norm: "rmsnorm",
+    ...LLAMA_BLOCKS,
     normEps: 1e-5,
     position: { kind: "rope", theta: settings.ropeTheta, scaling: { kind: "none" } },
-    mlp: "swiglu",
-    bias: { qkv: false, output: false, mlp: false },
-    fusedQkv: false,
-    fusedMlp: false,
-    qkNorm: false,
-    window: null,
     tied: true,
     bosId: BYTE_SPECIALS.bos,
     eosIds: [BYTE_SPECIALS.eos],

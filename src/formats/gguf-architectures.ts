@@ -1,5 +1,5 @@
 import { UnsupportedError } from "../errors.js";
-import type { ModelConfig } from "../model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig } from "../model/config.js";
 import { f32, type GgufEntry, u32 } from "./gguf-entry.js";
 import { type FactorsOf, ROPE_FACTORS, readGgufRope, type WrittenRope, writeGgufRope } from "./gguf-rope.js";
 import type { Fields } from "./json.js";
@@ -147,14 +147,9 @@ function readCommon(source: GgufSource, interleaved: boolean): Omit<GgufConfig, 
   return {
     ...sizes,
     headDim,
-    norm: "rmsnorm",
+    ...LLAMA_BLOCKS,
     normEps: fields.positive("attention.layer_norm_rms_epsilon"),
     position: readGgufRope(fields, headDim, interleaved, factorsOf),
-    mlp: "swiglu",
-    bias: { qkv: false, output: false, mlp: false },
-    fusedQkv: false,
-    fusedMlp: false,
-    qkNorm: false,
     window: window === 0 ? null : window,
     tied: shapeOf("output.weight") === undefined,
   };

@@ -1,5 +1,5 @@
 import { UnsupportedError } from "../errors.js";
-import type { ModelConfig } from "../model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig } from "../model/config.js";
 import { type ArchitectureConfig, expectDivides, MAX_LAYERS, unsupported } from "./hf-fields.js";
 import { type RopeContext, readRope, scaledContext, writeRope } from "./hf-rope.js";
 import { type Fields, show } from "./json.js";
@@ -61,15 +61,9 @@ export function readLlama(fields: Fields, variant: LlamaVariant = {}): Architect
     kvHeads,
     headDim,
     intermediateSize: fields.integer("intermediate_size"),
-    norm: "rmsnorm",
+    ...LLAMA_BLOCKS,
     normEps: fields.positive("rms_norm_eps"),
     position,
-    mlp: "swiglu",
-    bias: { qkv: false, output: false, mlp: false },
-    fusedQkv: false,
-    fusedMlp: false,
-    qkNorm: false,
-    window: null,
     tied: fields.boolean("tie_word_embeddings", false),
   };
 }

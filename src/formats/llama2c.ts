@@ -1,5 +1,5 @@
 import { FormatError } from "../errors.js";
-import { type ModelConfig, weightShapes } from "../model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig, weightShapes } from "../model/config.js";
 import { sizeOf } from "../tensor.js";
 import { LLAMA2C_BOS, LLAMA2C_EOS } from "./llama2c-tokenizer.js";
 import { halfSplit } from "./rope-order.js";
@@ -84,15 +84,9 @@ async function readHeader(source: ByteSource): Promise<ModelConfig> {
     kvHeads,
     headDim: hiddenSize / heads,
     intermediateSize,
-    norm: "rmsnorm",
+    ...LLAMA_BLOCKS,
     normEps: 1e-5,
     position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
-    mlp: "swiglu",
-    bias: { qkv: false, output: false, mlp: false },
-    fusedQkv: false,
-    fusedMlp: false,
-    qkNorm: false,
-    window: null,
     tied: view.getInt32(20, true) > 0,
     bosId: LLAMA2C_BOS,
     eosIds: [LLAMA2C_BOS, LLAMA2C_EOS].filter((id) => id < vocabSize),

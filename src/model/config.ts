@@ -94,6 +94,17 @@ export interface ModelConfig {
   readonly eosIds: readonly number[];
 }
 
+/** What the blocks of a Llama are made of; the architectures that came after it say what they do otherwise. */
+export const LLAMA_BLOCKS = {
+  norm: "rmsnorm",
+  mlp: "swiglu",
+  bias: { qkv: false, output: false, mlp: false },
+  fusedQkv: false,
+  fusedMlp: false,
+  qkNorm: false,
+  window: null,
+} as const satisfies Partial<ModelConfig>;
+
 /**
  * The weights that a configuration has, by our names, with shapes (out, in) for linear layers:
  * `embed`, `positions`, `layers.<i>.{attention_norm,q,k,v,qkv,q_norm,k_norm,output,mlp_norm,gate,up,gate_up,down}`,

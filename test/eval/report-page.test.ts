@@ -1,18 +1,14 @@
 // The report as a browser shows it. `CHROMIUM` names another binary.
 
-import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { renderReport } from "../../src/eval/report.js";
+import { chromiumMissing, launchChromium } from "../chromium.js";
 import { hostileEvaluation, syntheticEvaluation, syntheticSweep } from "./report-fixture.js";
-
-const BINARY = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const hasChromium = existsSync(BINARY);
-if (!hasChromium) console.warn(`report-page.test.ts is skipped: there is no Chromium at ${BINARY}`);
 
 const EVALUATIONS = {
   full: syntheticEvaluation(),
@@ -21,13 +17,12 @@ const EVALUATIONS = {
 };
 type Name = keyof typeof EVALUATIONS;
 
-// A browser is no dependency of the package.
-describe.skipIf(!hasChromium)("the report in Chromium", () => {
+describe.skipIf(chromiumMissing("report-page.test.ts"))("the report in Chromium", () => {
   let browser: Browser;
   let folder = "";
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "oriflamme-report-"));
-    browser = await chromium.launch({ executablePath: BINARY, args: ["--no-sandbox"] });
+    browser = await launchChromium();
     for (const [name, evaluation] of Object.entries(EVALUATIONS))
       await writeFile(join(folder, `${name}.html`), renderReport(evaluation));
   });

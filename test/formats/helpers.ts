@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { type ModelConfig, weightShapes } from "../../src/model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig, weightShapes } from "../../src/model/config.js";
 import { sizeOf } from "../../src/tensor.js";
 
 /** A folder that goes away with the test. */
@@ -40,15 +40,9 @@ export const tinyLlama: ModelConfig = {
   kvHeads: 1,
   headDim: 4,
   intermediateSize: 12,
-  norm: "rmsnorm",
+  ...LLAMA_BLOCKS,
   normEps: 1e-5,
   position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
-  mlp: "swiglu",
-  bias: { qkv: false, output: false, mlp: false },
-  fusedQkv: false,
-  fusedMlp: false,
-  qkNorm: false,
-  window: null,
   tied: true,
   bosId: 1,
   eosIds: [2],

@@ -1,21 +1,18 @@
 // Downloads in headless Chromium, which has a file system for pages. `CHROMIUM` names another binary.
 
-import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { huggingFaceConfig } from "../../src/formats/hf-config.js";
 import { toHuggingFaceName } from "../../src/formats/hf-names.js";
 import { type TensorData, writeSafetensors } from "../../src/formats/safetensors-write.js";
 import { weightShapes } from "../../src/model/config.js";
 import { type Server, serve } from "../backends/runtimes/serve.js";
+import { chromiumMissing, launchChromium } from "../chromium.js";
 import { concatenate, someWeights, tinyLlama } from "./helpers.js";
 import { type ModelServer, modelServer } from "./model-server.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const BINARY = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const hasChromium = existsSync(BINARY);
-if (!hasChromium) console.warn(`model-cache.test.ts is skipped: there is no Chromium at ${BINARY}`);
 
 /** What a download is cut into in the page's store. */
 const PART = 32 << 20;
@@ -53,13 +50,13 @@ interface Loaded {
   readonly progress: (number | undefined)[];
 }
 
-describe.skipIf(!hasChromium)("a page's store", () => {
+describe.skipIf(chromiumMissing("model-cache.test.ts"))("a page's store", () => {
   let browser: Browser;
   let page: Page;
   let pages: Server;
   let server: ModelServer;
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: BINARY, args: ["--no-sandbox"] });
+    browser = await launchChromium();
     pages = await serve(ROOT, false);
     server = await modelServer(await modelFiles());
     page = await browser.newPage();

@@ -1,6 +1,6 @@
 import type { Backend } from "../../src/backend.js";
 import { createBackend } from "../../src/backends/create.js";
-import type { ModelConfig } from "../../src/model/config.js";
+import { LLAMA_BLOCKS, type ModelConfig } from "../../src/model/config.js";
 import { type ForwardOptions, forward, head } from "../../src/model/forward.js";
 import { initialise } from "../../src/model/init.js";
 import type { Model } from "../../src/model/model.js";
@@ -20,15 +20,9 @@ export const llama: ModelConfig = {
   kvHeads: 2,
   headDim: 4,
   intermediateSize: 20,
-  norm: "rmsnorm",
+  ...LLAMA_BLOCKS,
   normEps: 1e-5,
   position: { kind: "rope", theta: 100, scaling: { kind: "none" } },
-  mlp: "swiglu",
-  bias: { qkv: false, output: false, mlp: false },
-  fusedQkv: false,
-  fusedMlp: false,
-  qkNorm: false,
-  window: null,
   tied: true,
   bosId: null,
   eosIds: [],

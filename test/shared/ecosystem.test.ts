@@ -140,6 +140,7 @@ async function change(flagged: FlaggedModel): Promise<number> {
   );
 }
 
+// Python is no dependency of the package.
 describe.skipIf(isSkipped)("transformers and PEFT", () => {
   it("give our logits of every golden model with a flag, and know its token", async () => {
     const root = await temporaryFolder();

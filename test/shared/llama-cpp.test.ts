@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
+import { someVocabulary } from "../../src/cli/bench/llama.js";
 import type { WeightType } from "../../src/dtype.js";
 import { exportModel } from "../../src/flag/export.js";
 import { addRedFlag } from "../../src/flag/vocab.js";
-import { type GgufVocabulary, TOKEN_TYPE } from "../../src/formats/gguf-vocabulary.js";
 import { writeGguf } from "../../src/formats/gguf-write.js";
 import { openModel } from "../../src/formats/load.js";
 import { loadModel } from "../../src/formats/load-model.js";
@@ -46,25 +46,6 @@ async function llamaCpp(jobs: readonly Job[]): Promise<Answer[]> {
     .map((line) => JSON.parse(line));
 }
 
-/** A vocabulary of that size that nobody uses: the bindings want to see one. */
-function someVocabulary(size: number): GgufVocabulary {
-  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).padStart(2, "0").toUpperCase()}>`);
-  const tokens = ["<unk>", "<s>", "</s>", ...bytes];
-  while (tokens.length < size) tokens.push(`w${tokens.length}`);
-  const { unknown, control, byte, normal } = TOKEN_TYPE;
-  return {
-    kind: "llama",
-    tokens,
-    types: tokens.map((_, id) => (id === 0 ? unknown : id < 3 ? control : id < 259 ? byte : normal)),
-    scores: tokens.map((_, id) => -id),
-    bosId: 1,
-    unknownId: 0,
-    addBos: true,
-    prefixSpace: true,
-    chatTemplate: null,
-  };
-}
-
 /**
  * Expects that llama.cpp's greedy tokens are ours: that at each of them no other has a logit more than `slack` above.
  * It rounds the numbers that go into products: to f16 where weights are that, to q8_0 where they are in blocks; so
@@ -97,6 +78,7 @@ const TYPES: readonly (readonly [WeightType, number])[] = [
   ["q4_0", 0.1],
 ];
 
+// node-llama-cpp comes with the competitors, which the package's tests do without.
 describe.skipIf(isMissing || sharedMissing("golden"))("llama.cpp opens what we write", () => {
   it.each(TYPES)("%s: the same greedy tokens in every architecture", async (type, slack) => {
     const folder = await temporaryFolder();

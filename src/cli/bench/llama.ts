@@ -1,6 +1,7 @@
 import type { Backend } from "../../backend.js";
 import type { WeightType } from "../../dtype.js";
-import { type ModelConfig, weightShapes } from "../../model/config.js";
+import { type GgufVocabulary, TOKEN_TYPE } from "../../formats/gguf-vocabulary.js";
+import { LLAMA_BLOCKS, type ModelConfig, weightShapes } from "../../model/config.js";
 import { Model } from "../../model/model.js";
 import { sizeOf } from "../../tensor.js";
 import { noise } from "./noise.js";
@@ -15,15 +16,9 @@ export function llamaConfig(shape: LlamaShape, contextLength: number): ModelConf
     architecture: "llama",
     ...{ hiddenSize, layers, heads, kvHeads, intermediateSize, vocabSize, contextLength },
     headDim: hiddenSize / heads,
-    norm: "rmsnorm",
+    ...LLAMA_BLOCKS,
     normEps: 1e-5,
     position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
-    mlp: "swiglu",
-    bias: { qkv: false, output: false, mlp: false },
-    fusedQkv: false,
-    fusedMlp: false,
-    qkNorm: false,
-    window: null,
     tied: true,
     bosId: null,
     eosIds: [],
@@ -53,6 +48,25 @@ export function matrixWeights(shape: LlamaShape): number {
   const [dim = 0, layers = 0, heads = 1, kvHeads = 1, ffn = 0, vocab = 0] = shape;
   const kvDim = (dim / heads) * kvHeads;
   return layers * (2 * dim * dim + 2 * dim * kvDim + 3 * dim * ffn) + vocab * dim;
+}
+
+/**
+ * A vocabulary of that size, at least 259, that nobody uses: pieces as SentencePiece has them, the bytes and words.
+ * llama.cpp's bindings end the process where a file has none.
+ */
+export function someVocabulary(size: number): GgufVocabulary {
+  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).padStart(2, "0").toUpperCase()}>`);
+  const tokens = ["<unk>", "<s>", "</s>", ...bytes];
+  const { unknown, control, byte, normal } = TOKEN_TYPE;
+  const types: number[] = [unknown, control, control, ...bytes.map(() => byte)];
+  for (let id = tokens.length; id < size; id++) {
+    tokens.push(`w${id}`);
+    types.push(normal);
+  }
+  return {
+    ...{ kind: "llama", tokens, types, scores: tokens.map((_, id) => -id) },
+    ...{ bosId: 1, unknownId: 0, addBos: true, prefixSpace: true, chatTemplate: null },
+  };
 }
 
 /** The model on a backend. */

@@ -1,20 +1,17 @@
 // The package in headless Chromium: as it ships, and through a bundler. `CHROMIUM` names another binary.
 
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { build } from "vite";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { chromiumMissing, launchChromium } from "../../chromium.js";
 import { compute } from "./scenario.mjs";
 import { type Server, serve } from "./serve.js";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const PAGE = "test/backends/runtimes/page.html";
-const BINARY = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const hasChromium = existsSync(BINARY);
-if (!hasChromium) console.warn(`browser.test.ts is skipped: there is no Chromium at ${BINARY}`);
 
 /** The functions that `page.mjs` gives the page. */
 interface PageFunctions {
@@ -27,15 +24,14 @@ interface PageFunctions {
 /** The same bits everywhere. */
 const OPTIONS = { deterministic: true };
 
-// A browser is no dependency of the package.
-describe.skipIf(!hasChromium)("in Chromium", () => {
+describe.skipIf(chromiumMissing("browser.test.ts"))("in Chromium", () => {
   let browser: Browser;
   let inNode: Awaited<ReturnType<typeof compute>>;
   const servers: Server[] = [];
   let page: Page | undefined;
 
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: BINARY, args: ["--no-sandbox"] });
+    browser = await launchChromium();
     inNode = await compute({ ...OPTIONS, threads: 1 }, 1);
   });
   afterEach(async () => {

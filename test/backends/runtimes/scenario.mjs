@@ -5,6 +5,7 @@ import {
   attention,
   createBackend,
   initialise,
+  LLAMA_BLOCKS,
   languageLoss,
   matmul,
   Random,
@@ -16,10 +17,10 @@ import {
 const CONFIG = {
   architecture: "llama",
   ...{ hiddenSize: 32, layers: 2, heads: 4, kvHeads: 2, headDim: 8, intermediateSize: 64 },
-  ...{ vocabSize: 96, contextLength: 64, norm: "rmsnorm", normEps: 1e-5, mlp: "swiglu" },
+  ...{ vocabSize: 96, contextLength: 64, normEps: 1e-5 },
   position: { kind: "rope", theta: 10000, scaling: { kind: "none" } },
-  bias: { qkv: false, output: false, mlp: false },
-  ...{ fusedQkv: false, fusedMlp: false, qkNorm: false, window: null, tied: true, bosId: null, eosIds: [] },
+  ...LLAMA_BLOCKS,
+  ...{ tied: true, bosId: null, eosIds: [] },
 };
 
 /** The bits of some numbers as 8 hexadecimal digits, by FNV-1a. */
