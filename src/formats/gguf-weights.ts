@@ -1,4 +1,4 @@
-import { bytesOf, type WeightType } from "../dtype.js";
+import type { WeightType } from "../dtype.js";
 import { FormatError, UnsupportedError } from "../errors.js";
 import { type ModelConfig, weightShapes } from "../model/config.js";
 import type { StoredWeight } from "../model/stored-weight.js";
@@ -12,7 +12,7 @@ import { ROPE_FACTORS } from "./gguf-rope.js";
 import { Fields } from "./json.js";
 import { halfSplit } from "./rope-order.js";
 import type { ByteSource } from "./source.js";
-import { expectFinite, expectFiniteBytes, type WeightReader } from "./weights.js";
+import { expectFinite, type WeightReader, weightInFile } from "./weights.js";
 
 /** An open model of a GGUF file. */
 export interface GgufModel extends WeightReader {
@@ -169,29 +169,11 @@ function storedWeight(file: GgufFile, name: string, shape: readonly number[]): S
   }
   const { type } = tensor;
   const dtype = TYPES.get(type.name);
-  if (dtype !== undefined) return plainWeight(file, name, shape, dtype);
+  if (dtype !== undefined) return weightInFile(file, name, shape, dtype);
   const decode = DECODED.get(type.name);
   if (decode) return decodedWeight(file, name, shape, type, decode);
   const known = [...TYPES.keys(), ...DECODED.keys()].join(", ");
   throw new UnsupportedError(`${file.name}: tensor '${name}' is ${type.name}, expected one of ${known}`);
-}
-
-function plainWeight(
-  file: GgufFile,
-  name: string,
-  shape: readonly number[],
-  dtype: WeightType,
-): StoredWeight {
-  const rowBytes = bytesOf(dtype, [1, ...shape.slice(1)]);
-  return {
-    shape,
-    dtype,
-    rowsTogether: 1,
-    async read(first, _rows, into) {
-      await file.readRange(name, first * rowBytes, into);
-      expectFiniteBytes(dtype, into, file.name, name, first * rowBytes);
-    },
-  };
 }
 
 function decodedWeight(

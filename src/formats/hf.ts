@@ -1,4 +1,4 @@
-import { bytesOf, type WeightType } from "../dtype.js";
+import type { WeightType } from "../dtype.js";
 import { FormatError } from "../errors.js";
 import { type ModelConfig, weightShapes } from "../model/config.js";
 import { type StoredWeight, weightOfValues } from "../model/stored-weight.js";
@@ -9,7 +9,7 @@ import { toHuggingFaceName, transpose, transposeInto } from "./hf-names.js";
 import { isObject, parseObject } from "./json.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 import type { ModelFiles } from "./source.js";
-import { expectFinite, expectFiniteBytes, type WeightReader } from "./weights.js";
+import { expectFinite, expectFiniteBytes, type WeightReader, weightInFile } from "./weights.js";
 
 /** The types of a file that weights are stored as. */
 const TYPES: ReadonlyMap<string, WeightType> = new Map([
@@ -61,16 +61,7 @@ function straight({ file, name }: Located, shape: readonly number[]): StoredWeig
   const dtype = TYPES.get(stored ?? "");
   // f64, which no kernel takes.
   if (dtype === undefined) return weightOfValues(shape, () => finiteValues(file, name));
-  const rowBytes = bytesOf(dtype, [1, ...shape.slice(1)]);
-  return {
-    shape,
-    dtype,
-    rowsTogether: 1,
-    async read(first, _rows, into) {
-      await file.readRange(name, first * rowBytes, into);
-      expectFiniteBytes(dtype, into, file.name, name, first * rowBytes);
-    },
-  };
+  return weightInFile(file, name, shape, dtype);
 }
 
 /** A weight that the file has as (in, out), read as a whole. */

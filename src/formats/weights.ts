@@ -12,6 +12,31 @@ export interface WeightReader {
   close(): Promise<void>;
 }
 
+/** A file whose tensors are read by ranges. */
+interface TensorFile {
+  readonly name: string;
+  readRange(tensor: string, offset: number, into: Uint8Array): Promise<void>;
+}
+
+/** A weight whose bytes are those of a tensor as they lie there; reading throws where values are not finite. */
+export function weightInFile(
+  file: TensorFile,
+  tensor: string,
+  shape: readonly number[],
+  dtype: WeightType,
+): StoredWeight {
+  const rowBytes = bytesOf(dtype, [1, ...shape.slice(1)]);
+  return {
+    shape,
+    dtype,
+    rowsTogether: 1,
+    async read(first, _rows, into) {
+      await file.readRange(tensor, first * rowBytes, into);
+      expectFiniteBytes(dtype, into, file.name, tensor, first * rowBytes);
+    },
+  };
+}
+
 /** Throws FormatError naming the file and the tensor where a value is NaN or infinite. */
 export function expectFinite(values: Float32Array, file: string, tensor: string): void {
   for (let i = 0; i < values.length; i++) {
