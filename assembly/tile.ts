@@ -27,23 +27,31 @@ export function zeroRow(cols: i32): usize {
 }
 
 /**
- * `count` tiles one below the other: out(rows, 4 · vectors) = alpha · A(rows, k) · B(k, 4 · vectors) + base.
- * All loads of a row of `base` come before its stores, and whole vectors alone are stored: V8's revectorisation
- * needs both to pair them.
+ * `count` tiles one below the other: out(rows, 4 · vectors) = alpha · A(rows, k) · B(k, 4 · vectors) + base. A's rows
+ * lie `aStride` apart with k in a row, or, `byColumns`, its columns with the rows in a row.
+ *
+ * A step of k is 20 instructions that compute, and what counts besides them is how few others there are: with a busy
+ * neighbour on the same core the rate is that of the instructions, not of the multiply-adds (33 a step were 1.3 to 1.4
+ * times as slow there, and as fast without one). So eight steps share the moves of A's pointers. The branch at the end
+ * of each takes one and is needed: without it the optimiser nests the steps' sums, which then spill.
+ *
+ * All loads of a row of `base` come before its stores, and whole vectors alone are stored: V8's revectorisation needs
+ * both to pair them.
  */
 // @ts-ignore: decorator
 @inline
 function tiles(
-  rows: i32, vectors: i32, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
-  aTile: usize, b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+  rows: i32, vectors: i32, byColumns: bool, out: usize, outM: usize, base: usize, baseM: usize,
+  a: usize, aStride: usize, aTile: usize, b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
+  const end = b + <usize>k * bK;
   for (; count > 0; count--) {
     let a0 = a;
-    let a1 = rows > 1 ? a0 + aM : 0;
-    let a2 = rows > 2 ? a1 + aM : 0;
-    let a3 = rows > 3 ? a2 + aM : 0;
-    let a4 = rows > 4 ? a3 + aM : 0;
-    let a5 = rows > 5 ? a4 + aM : 0;
+    let a1 = !byColumns && rows > 1 ? a0 + aStride : 0;
+    let a2 = !byColumns && rows > 2 ? a1 + aStride : 0;
+    let a3 = !byColumns && rows > 2 ? a2 + aStride : 0;
+    let a4 = !byColumns && rows > 4 ? a3 + aStride : 0;
+    let a5 = !byColumns && rows > 4 ? a4 + aStride : 0;
     const zero = splat(0);
     let c00 = zero, c01 = zero, c02 = zero, c03 = zero;
     let c10 = zero, c11 = zero, c12 = zero, c13 = zero;
@@ -52,78 +60,88 @@ function tiles(
     let c40 = zero, c41 = zero, c42 = zero, c43 = zero;
     let c50 = zero, c51 = zero, c52 = zero, c53 = zero;
     let p = b;
-    for (let i = k; i > 0; i--) {
-      const b0 = v128.load(p);
-      const b1 = v128.load(p, 16);
-      const b2 = vectors > 2 ? v128.load(p, 32) : zero;
-      const b3 = vectors > 2 ? v128.load(p, 48) : zero;
-      let s = v128.load_splat<f32>(a0);
-      c00 = madd(s, b0, c00);
-      c01 = madd(s, b1, c01);
-      if (vectors > 2) {
-        c02 = madd(s, b2, c02);
-        c03 = madd(s, b3, c03);
-      }
-      a0 += aK;
-      if (rows > 1) {
-        s = v128.load_splat<f32>(a1);
-        c10 = madd(s, b0, c10);
-        c11 = madd(s, b1, c11);
+    while (p != end) {
+      for (let step: usize = 0; unrolled(step < 8); step++) {
+        const b0 = v128.load(p);
+        const b1 = v128.load(p, 16);
+        const b2 = vectors > 2 ? v128.load(p, 32) : zero;
+        const b3 = vectors > 2 ? v128.load(p, 48) : zero;
+        p += bK;
+        let s = byColumns ? v128.load_splat<f32>(a0) : v128.load_splat<f32>(a0, 4 * step);
+        c00 = madd(s, b0, c00);
+        c01 = madd(s, b1, c01);
         if (vectors > 2) {
-          c12 = madd(s, b2, c12);
-          c13 = madd(s, b3, c13);
+          c02 = madd(s, b2, c02);
+          c03 = madd(s, b3, c03);
         }
-        a1 += aK;
-      }
-      if (rows > 2) {
-        s = v128.load_splat<f32>(a2);
-        c20 = madd(s, b0, c20);
-        c21 = madd(s, b1, c21);
-        if (vectors > 2) {
-          c22 = madd(s, b2, c22);
-          c23 = madd(s, b3, c23);
+        if (rows > 1) {
+          s = byColumns ? v128.load_splat<f32>(a0, 4) : v128.load_splat<f32>(a1, 4 * step);
+          c10 = madd(s, b0, c10);
+          c11 = madd(s, b1, c11);
+          if (vectors > 2) {
+            c12 = madd(s, b2, c12);
+            c13 = madd(s, b3, c13);
+          }
         }
-        a2 += aK;
-      }
-      if (rows > 3) {
-        s = v128.load_splat<f32>(a3);
-        c30 = madd(s, b0, c30);
-        c31 = madd(s, b1, c31);
-        if (vectors > 2) {
-          c32 = madd(s, b2, c32);
-          c33 = madd(s, b3, c33);
+        if (rows > 2) {
+          s = byColumns ? v128.load_splat<f32>(a0, 8) : v128.load_splat<f32>(a2, 4 * step);
+          c20 = madd(s, b0, c20);
+          c21 = madd(s, b1, c21);
+          if (vectors > 2) {
+            c22 = madd(s, b2, c22);
+            c23 = madd(s, b3, c23);
+          }
+          s = byColumns ? v128.load_splat<f32>(a0, 12) : v128.load_splat<f32>(a3, 4 * step);
+          c30 = madd(s, b0, c30);
+          c31 = madd(s, b1, c31);
+          if (vectors > 2) {
+            c32 = madd(s, b2, c32);
+            c33 = madd(s, b3, c33);
+          }
         }
-        a3 += aK;
-      }
-      if (rows > 4) {
-        s = v128.load_splat<f32>(a4);
-        c40 = madd(s, b0, c40);
-        c41 = madd(s, b1, c41);
-        if (vectors > 2) {
-          c42 = madd(s, b2, c42);
-          c43 = madd(s, b3, c43);
+        if (rows > 4) {
+          s = byColumns ? v128.load_splat<f32>(a0, 16) : v128.load_splat<f32>(a4, 4 * step);
+          c40 = madd(s, b0, c40);
+          c41 = madd(s, b1, c41);
+          if (vectors > 2) {
+            c42 = madd(s, b2, c42);
+            c43 = madd(s, b3, c43);
+          }
+          s = byColumns ? v128.load_splat<f32>(a0, 20) : v128.load_splat<f32>(a5, 4 * step);
+          c50 = madd(s, b0, c50);
+          c51 = madd(s, b1, c51);
+          if (vectors > 2) {
+            c52 = madd(s, b2, c52);
+            c53 = madd(s, b3, c53);
+          }
         }
-        a4 += aK;
+        if (byColumns) a0 += aStride;
+        if (p == end) break;
       }
-      if (rows > 5) {
-        s = v128.load_splat<f32>(a5);
-        c50 = madd(s, b0, c50);
-        c51 = madd(s, b1, c51);
-        if (vectors > 2) {
-          c52 = madd(s, b2, c52);
-          c53 = madd(s, b3, c53);
+      if (!byColumns) {
+        a0 += 32;
+        if (rows > 1) a1 += 32;
+        if (rows > 2) {
+          a2 += 32;
+          a3 += 32;
         }
-        a5 += aK;
+        if (rows > 4) {
+          a4 += 32;
+          a5 += 32;
+        }
       }
-      p += bK;
     }
     const scale = splat(alpha);
     finish(vectors, out, base, scale, c00, c01, c02, c03);
     if (rows > 1) finish(vectors, out + outM, base + baseM, scale, c10, c11, c12, c13);
-    if (rows > 2) finish(vectors, out + 2 * outM, base + 2 * baseM, scale, c20, c21, c22, c23);
-    if (rows > 3) finish(vectors, out + 3 * outM, base + 3 * baseM, scale, c30, c31, c32, c33);
-    if (rows > 4) finish(vectors, out + 4 * outM, base + 4 * baseM, scale, c40, c41, c42, c43);
-    if (rows > 5) finish(vectors, out + 5 * outM, base + 5 * baseM, scale, c50, c51, c52, c53);
+    if (rows > 2) {
+      finish(vectors, out + 2 * outM, base + 2 * baseM, scale, c20, c21, c22, c23);
+      finish(vectors, out + 3 * outM, base + 3 * baseM, scale, c30, c31, c32, c33);
+    }
+    if (rows > 4) {
+      finish(vectors, out + 4 * outM, base + 4 * baseM, scale, c40, c41, c42, c43);
+      finish(vectors, out + 5 * outM, base + 5 * baseM, scale, c50, c51, c52, c53);
+    }
     a += aTile;
     out += <usize>rows * outM;
     base += <usize>rows * baseM;
@@ -147,108 +165,144 @@ function finish(vectors: i32, out: usize, base: usize, alpha: v128, c0: v128, c1
 }
 
 function tiles1x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(1, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(1, 2, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+function tiles1x8T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(1, 2, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles1x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(1, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(1, 4, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+function tiles1x16T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(1, 4, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles2x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(2, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(2, 2, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+function tiles2x8T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(2, 2, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles2x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(2, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(2, 4, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
-function tiles3x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+function tiles2x16T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(3, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-}
-
-function tiles3x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
-  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
-): void {
-  tiles(3, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(2, 4, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles4x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(4, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(4, 2, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+function tiles4x8T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(4, 2, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles4x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(4, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(4, 4, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
-function tiles5x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+function tiles4x16T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(5, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-}
-
-function tiles5x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
-  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
-): void {
-  tiles(5, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(4, 4, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles6x8(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(6, 2, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(6, 2, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+function tiles6x8T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(6, 2, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
 function tiles6x16(
-  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
   b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  tiles(6, 4, out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  tiles(6, 4, false, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
-/** Tiles of one height and width: the function that was compiled for them. */
+function tiles6x16T(
+  out: usize, outM: usize, base: usize, baseM: usize, a: usize, aStride: usize, aTile: usize,
+  b: usize, bK: usize, k: i32, count: i32, alpha: f32,
+): void {
+  tiles(6, 4, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
+}
+
+/** Tiles of one height (1, 2, 4 or 6) and width: the function that was compiled for them and for how A lies. */
 function tilesOf(
   height: i32, wide: bool, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
   aTile: usize, b: usize, bK: usize, k: i32, count: i32, alpha: f32,
 ): void {
-  if (wide) {
-    if (height == 6) tiles6x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 5) tiles5x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 4) tiles4x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 3) tiles3x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 2) tiles2x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else tiles1x16(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+  if (aK == 4) {
+    if (wide) {
+      if (height == 6) tiles6x16(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else if (height == 4) tiles4x16(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else if (height == 2) tiles2x16(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else tiles1x16(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+    } else {
+      if (height == 6) tiles6x8(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else if (height == 4) tiles4x8(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else if (height == 2) tiles2x8(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+      else tiles1x8(out, outM, base, baseM, a, aM, aTile, b, bK, k, count, alpha);
+    }
+  } else if (wide) {
+    if (height == 6) tiles6x16T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else if (height == 4) tiles4x16T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else if (height == 2) tiles2x16T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else tiles1x16T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
   } else {
-    if (height == 6) tiles6x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 5) tiles5x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 4) tiles4x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 3) tiles3x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else if (height == 2) tiles2x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
-    else tiles1x8(out, outM, base, baseM, a, aM, aK, aTile, b, bK, k, count, alpha);
+    if (height == 6) tiles6x8T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else if (height == 4) tiles4x8T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else if (height == 2) tiles2x8T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
+    else tiles1x8T(out, outM, base, baseM, a, aK, aTile, b, bK, k, count, alpha);
   }
 }
 
@@ -287,33 +341,38 @@ function edgeTiles(
 /**
  * out(rows, cols) = alpha · A(rows, k) · B(k, cols) + base, where B lies in panels of `tile_cols` columns, the last
  * one of 8 where that is enough: as `pack` leaves them with `bK` 0, or a row-major matrix as it is with its rows `bK`
- * apart. A lies as its strides say with `aTile` 0, or as `packRows` leaves it: `aTile` bytes from one tile of
- * rows to the next. A panel stays in the first-level cache while the rows run past it.
+ * apart. A lies by rows (`aK` 4) or by columns (`aM` 4), as its strides say with `aTile` 0, or as `packRows` leaves
+ * it: `aTile` bytes from one tile of rows to the next. A panel stays in the first-level cache while the rows run past.
  */
 export function gemm(
   out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize, aTile: usize,
   b: usize, bK: usize, rows: i32, k: i32, cols: i32, alpha: f32,
 ): void {
-  const count = rows / tile_rows;
-  const full = count * tile_rows;
-  const rest = rows - full;
   const nextTile = aTile ? aTile : <usize>tile_rows * aM;
-  const restA = a + <usize>count * nextTile;
   for (let j = 0; j < cols; j += tile_cols) {
     const width = min(tile_cols, cols - j);
     const wide = width > 8;
+    const isWhole = width == 8 || width == 16;
     const step: usize = bK ? bK : wide ? 64 : 32;
     const column = <usize>j << 2;
-    const to = out + column;
-    const from = base + column;
-    const restTo = to + <usize>full * outM;
-    const restFrom = from + <usize>full * baseM;
-    if (width == 8 || width == 16) {
-      if (count) tilesOf(tile_rows, wide, to, outM, from, baseM, a, aM, aK, nextTile, b, step, k, count, alpha);
-      if (rest) tilesOf(rest, wide, restTo, outM, restFrom, baseM, restA, aM, aK, 0, b, step, k, 1, alpha);
-    } else {
-      if (count) edgeTiles(tile_rows, wide, to, outM, from, baseM, a, aM, aK, nextTile, b, step, k, width, count, alpha);
-      if (rest) edgeTiles(rest, wide, restTo, outM, restFrom, baseM, restA, aM, aK, 0, b, step, k, width, 1, alpha);
+    let to = out + column;
+    let from = base + column;
+    let x = a;
+    let height = tile_rows;
+    let left = rows;
+    while (left > 0) {
+      // Whole tiles, and then one each of 4, 2 and 1 rows.
+      const count = left / height;
+      if (count > 0) {
+        if (isWhole) tilesOf(height, wide, to, outM, from, baseM, x, aM, aK, nextTile, b, step, k, count, alpha);
+        else edgeTiles(height, wide, to, outM, from, baseM, x, aM, aK, nextTile, b, step, k, width, count, alpha);
+        const done = count * height;
+        to += <usize>done * outM;
+        from += <usize>done * baseM;
+        x += height == tile_rows ? <usize>count * nextTile : <usize>height * aM;
+        left -= done;
+      }
+      height = height > 4 ? 4 : height >> 1;
     }
     b += bK ? <usize>tile_cols << 2 : <usize>k * step;
   }

@@ -42,9 +42,9 @@ async function isStale(target, ...sources) {
   }
 }
 
-async function tool(name, args) {
+async function tool(script, args) {
   try {
-    await run(process.execPath, [join(root, "node_modules", name), ...args], {
+    await run(process.execPath, [join(root, script), ...args], {
       cwd: root,
       maxBuffer: 1 << 26,
     });
@@ -68,13 +68,7 @@ async function buildWasm() {
   ];
   await Promise.all(
     Object.entries(BUILDS).map(([name, features]) =>
-      tool("assemblyscript/bin/asc.js", [
-        "assembly/index.ts",
-        ...flags,
-        ...features,
-        "-o",
-        `build/${name}.wasm`,
-      ]),
+      tool("scripts/asc.mjs", ["assembly/index.ts", ...flags, ...features, "-o", `build/${name}.wasm`]),
     ),
   );
 }
@@ -157,7 +151,7 @@ async function bundle(folder) {
 async function buildDist() {
   const fresh = join(root, "build/dist");
   await rm(fresh, { recursive: true, force: true });
-  await tool("typescript/bin/tsc", ["-p", "tsconfig.build.json", "--outDir", fresh]);
+  await tool("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json", "--outDir", fresh]);
   await bundle(fresh);
   await rm(join(root, "dist"), { recursive: true, force: true });
   await rename(fresh, join(root, "dist"));
