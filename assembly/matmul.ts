@@ -1,6 +1,6 @@
-// Matrix product. Three paths by shape: many rows run on the register tile over packed blocks of B; few rows
-// against transposed B are dot products, since packing would take longer; the work is divided by columns, so that
-// no thread packs what another does, and by rows only where there are few columns.
+// Matrix product. Many rows run on the register tile over packed blocks of B; few rows against transposed B are dot
+// products, since packing would take longer. The work is divided by columns, so that no thread packs what another
+// does, and by rows where there are few columns, or where A is packed too and is the larger.
 
 import { gemm, GEMM_COLS, pack, packedTile, packRows, tile_rows, zeroRow } from "./tile";
 import { madd, scratch, splat, sum4 } from "./simd";
@@ -191,8 +191,8 @@ function blocks(
 
 /**
  * out(m, n) = alpha · A(m, k) · B(k, n) + base, or += without one. Strides in elements choose the transposition; a
- * batch stride of 0 shares the operand, a `base_m` of 0 the base's one row. Range: units of 16 columns, or of 48
- * rows where there are fewer than 64 columns, of each batch element.
+ * batch stride of 0 shares the operand, a `base_m` of 0 the base's one row. Range: units of 16 columns of each batch
+ * element, or of 48 rows where there are fewer than 64 columns, or fewer than rows and A is transposed.
  */
 export function matmul(
   out: usize, a: usize, b: usize, base: usize,
@@ -206,7 +206,8 @@ export function matmul(
   const bK = <usize>b_k << 2;
   const bN = <usize>b_n << 2;
   const outM = <usize>out_m << 2;
-  const byCols = n >= DIVIDED_COLS;
+  // All threads pack the operand that is not divided, so where both are packed it is the smaller one.
+  const byCols = n >= DIVIDED_COLS && (a_k == 1 || n >= m);
   const units = byCols ? (n + UNIT_COLS - 1) / UNIT_COLS : (m + UNIT_ROWS - 1) / UNIT_ROWS;
   const isThin = <i32>m <= THIN && a_k == 1 && b_k == 1;
   while (begin < end) {

@@ -13,7 +13,7 @@ const TILE = 64;
 const THIN = 4;
 const THIN_COLS = 16;
 
-/** How the wasm kernel divides its work, as in `assembly/matmul.ts`: by columns, by rows where there are few. */
+/** How the wasm kernel divides its work, as in `assembly/matmul.ts`: by columns, or by rows. */
 const UNIT_COLS = 16;
 const UNIT_ROWS = 48;
 const DIVIDED_COLS = 64;
@@ -45,8 +45,9 @@ export const matmulKernel = kernel({
     "accumulate",
   ],
   scalars: ["alpha"],
-  range: ({ batch, m, n }) =>
-    batch * (n >= DIVIDED_COLS ? Math.ceil(n / UNIT_COLS) : Math.ceil(m / UNIT_ROWS)),
+  range: ({ batch, m, n, a_k }) =>
+    batch *
+    (n >= DIVIDED_COLS && (a_k === 1 || n >= m) ? Math.ceil(n / UNIT_COLS) : Math.ceil(m / UNIT_ROWS)),
   grid: ({ batch, m, n, a_k, b_k }) =>
     m <= THIN && a_k === 1 && b_k === 1
       ? [Math.ceil(n / THIN_COLS), 1, batch]
