@@ -84,7 +84,7 @@ async function inlineWasm() {
     const bytes = await readFile(join(root, "build", `${name}.wasm`));
     await generate(
       `wasm/${name}.ts`,
-      `/** The kernels, base64, and their digest. */\nexport const wasm =\n  "${bytes.toString("base64")}";\n` +
+      `/** The kernels, base64, and their digest. */\nexport const wasm: string =\n  "${bytes.toString("base64")}";\n` +
         `export const digest = "${createHash("sha256").update(bytes).digest("hex").slice(0, 16)}";\n`,
     );
   }
@@ -128,7 +128,8 @@ const CORE =
 /**
  * One file for what is loaded together, since Node takes half a millisecond for every module that it loads (6 ms
  * instead of 35 for the library, measured); what the source imports when it is needed stays a file of its own, under
- * the name that it has there.
+ * the name that it has there. Short names, since an engine reads every character before the first result: 12 ms
+ * instead of 20 of 45, measured; the source maps have the long ones.
  */
 async function bundle(folder) {
   const source = join(root, "src");
@@ -143,6 +144,7 @@ async function bundle(folder) {
     output: {
       ...{ dir: folder, entryFileNames: "[name].js", chunkFileNames: nameOf, sourcemap: true },
       codeSplitting: { groups: [{ name: "core", test: CORE }] },
+      minify: true,
     },
   });
 }

@@ -77,7 +77,7 @@ export async function predict(
       : likeliest.then((ids) =>
           some(
             scores,
-            ids.map((id, row) => row * vocabulary + id),
+            Array.from(ids, (id, row) => row * vocabulary + id),
           ),
         );
   const watched = Promise.all(
@@ -119,12 +119,6 @@ export async function predict(
 }
 
 /** A few numbers of a tensor. */
-async function some(tensor: Tensor, indices: ArrayLike<number>): Promise<Float32Array> {
-  const values = new Float32Array(indices.length);
-  await Promise.all(
-    Array.from(indices, async (index, i) => {
-      values[i] = await tensor.at(index);
-    }),
-  );
-  return values;
+async function some(tensor: Tensor, indices: readonly number[]): Promise<Float32Array> {
+  return Float32Array.from(await Promise.all(indices.map((index) => tensor.at(index))));
 }

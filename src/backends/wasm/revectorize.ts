@@ -1,3 +1,4 @@
+import { STORAGE_TYPES, type StorageType, storageCode } from "../../dtype.js";
 import type { KernelCall } from "./job.js";
 import { isNode } from "./runtime.js";
 import { setTile, TILES } from "./tiles.js";
@@ -49,9 +50,25 @@ interface KnownCall {
   readonly writes: number;
   readonly reads: number;
   readonly rest: readonly number[];
+  /** The operand, counted from the first, that is a stored weight: no half in it may be infinite. */
+  readonly stored?: number;
 }
 
-/** Calls that between them go through every kind of arithmetic: products, exponentials, sums, roots. */
+/** The bits of finite halves, of either format, whatever word is masked. */
+const FINITE_HALVES = 0x3f3f3f3f;
+
+/** Products of 3 rows and of 19 with a stored weight of 24 × 64, and the backward of the second. */
+function storedCalls(type: StorageType): readonly KnownCall[] {
+  const code = storageCode(type);
+  const forward = { name: "linear_quantised", writes: 1, reads: 3, stored: 2 };
+  return [
+    { ...forward, rest: [3, 64, 24, 24, code, 1, 0, 2] },
+    { ...forward, rest: [19, 64, 24, 24, code, 1, 0, 2] },
+    { name: "linear_quantised_backward", writes: 1, reads: 2, stored: 2, rest: [19, 64, 24, 24, code, 0, 2] },
+  ];
+}
+
+/** Calls that between them go through every kind of arithmetic: products, exponentials, sums, roots, every format. */
 export const KNOWN_CALLS: readonly KnownCall[] = [
   // A · B and A · Bᵀ of 41 × 47 × 43, whose tiles have edges; no bias, no accumulation.
   { name: "matmul", writes: 1, reads: 3, rest: [1, 41, 47, 43, 0, 47, 1, 0, 43, 1, 0, 43, 0, 0, 0, 1, 0, 1] },
@@ -71,6 +88,7 @@ export const KNOWN_CALLS: readonly KnownCall[] = [
     reads: 1,
     rest: [2001, 0.01, 0.9, 0.1, 0.999, 0.001, 1e-8, 0, 0.1, 0.001, 1, 0, 2001],
   },
+  ...STORAGE_TYPES.flatMap(storedCalls),
 ];
 
 /** Bytes that `agree` works in. */
@@ -91,8 +109,12 @@ export function agree(
   // In every operand, since gradients add to what is there; all positive for the roots.
   const start = new Float32Array(room.length);
   for (let i = 0; i < start.length; i++) start[i] = ((i * 7919) % 1009) / 1009;
-  const result = (instance: WebAssembly.Instance, { name, writes, reads, rest }: KnownCall) => {
+  const result = (instance: WebAssembly.Instance, { name, writes, reads, rest, stored }: KnownCall) => {
     room.set(start);
+    if (stored !== undefined) {
+      const words = new Uint32Array(room.buffer, base + stored * OPERAND, OPERAND / 4);
+      for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) & FINITE_HALVES;
+    }
     const operands = Array.from({ length: writes + reads }, (_, i) => base + i * OPERAND);
     (instance.exports[name] as KernelCall)(...operands, ...rest);
     return new Uint32Array(room.slice(0, writes * (OPERAND / 4)).buffer);
