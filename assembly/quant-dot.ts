@@ -1,7 +1,10 @@
 // Few rows times stored weights, as decoding has it: dot products along the rows of W, of integers where W is blocks of
 // such.
 
-import { BF16, BLOCK, bytesOf, F16, half1, half4, opaque, PLACES, POWER, Q4_0, Q8_0, upperHigh, upperLow } from "./quant";
+import { dotColumn } from "./dot";
+import {
+  BF16, BLOCK, bytesOf, decode, F16, half1, half4, opaque, PLACES, POWER, Q4_0, Q8_0, upperHigh, upperLow,
+} from "./quant";
 import { madd, scratch, splat, sum4 } from "./simd";
 
 /**
@@ -259,6 +262,20 @@ function fewRowsOf(
   }
 }
 
+/** Several rows of x with f16 or bf16: a row of W is decoded once for all of them. */
+function severalRowsOfHalves(
+  out: usize, outM: usize, x: usize, weight: usize, bias: usize, rows: u32, k: u32, type: u32, begin: u32, end: u32,
+): void {
+  const rowBytes = bytesOf(type, k);
+  const none = scratch + (<usize>k << 2);
+  store<f32>(none, 0);
+  for (let j = begin; j < end; j++) {
+    const column = <usize>j << 2;
+    decode(scratch, weight + <usize>j * rowBytes, k, type);
+    dotColumn(out + column, outM, bias ? bias + column : none, 0, x, <usize>k << 2, scratch, rows, k, 1);
+  }
+}
+
 /**
  * Columns [begin, end) of out(rows, n) = x(rows, k) · W(n, k)ᵀ + bias for few rows of x, rows of out `outM` bytes
  * apart; a bias of 0 is none. Blocks of integers meet x rounded to 8 bits in blocks.
@@ -277,6 +294,7 @@ export function fewRows(
   }
   if (type == Q8_0) fewRowsOf(Q8_0, out, outM, x, xBytes, weight, bias, rows, k, begin, end);
   else if (type == Q4_0) fewRowsOf(Q4_0, out, outM, x, xBytes, weight, bias, rows, k, begin, end);
+  else if (rows > 1) severalRowsOfHalves(out, outM, x, weight, bias, rows, k, type, begin, end);
   else if (type == F16) fewRowsOf(F16, out, outM, x, xBytes, weight, bias, rows, k, begin, end);
   else fewRowsOf(BF16, out, outM, x, xBytes, weight, bias, rows, k, begin, end);
 }
