@@ -91,24 +91,17 @@ export function expConstants(): usize {
   return c;
 }
 
-/** One of `expConstants()`, in every lane. */
-// @ts-ignore: decorator
-@inline
-export function constant(c: usize, at: usize): v128 {
-  return v128.load_splat<f32>(c + at);
-}
-
 /** e^r for r = x - n · ln 2, |r| <= ln 2 / 2. */
 // @ts-ignore: decorator
 @inline
 function expRest(x: v128, n: v128, c: usize): v128 {
-  const r = madd(n, constant(c, 12), madd(n, constant(c, 8), x));
-  let p = madd(r, constant(c, 16), constant(c, 20));
-  p = madd(p, r, constant(c, 24));
-  p = madd(p, r, constant(c, 28));
-  p = madd(p, r, constant(c, 32));
-  p = madd(p, r, constant(c, 36));
-  return madd(p, r, constant(c, 36));
+  const r = madd(n, v128.load_splat<f32>(c, 12), madd(n, v128.load_splat<f32>(c, 8), x));
+  let p = madd(r, v128.load_splat<f32>(c, 16), v128.load_splat<f32>(c, 20));
+  p = madd(p, r, v128.load_splat<f32>(c, 24));
+  p = madd(p, r, v128.load_splat<f32>(c, 28));
+  p = madd(p, r, v128.load_splat<f32>(c, 32));
+  p = madd(p, r, v128.load_splat<f32>(c, 36));
+  return madd(p, r, v128.load_splat<f32>(c, 36));
 }
 
 /**
@@ -121,13 +114,13 @@ function expRest(x: v128, n: v128, c: usize): v128 {
 @inline
 export function exp4(x: v128, c: usize): v128 {
   // pmin and pmax map to one instruction each and give their first operand where it is NaN.
-  const clamped = f32x4.pmax(f32x4.pmin(x, constant(c, 44)), constant(c, 48));
-  const rounded = madd(clamped, constant(c, 0), constant(c, 4));
-  const p = expRest(clamped, f32x4.sub(rounded, constant(c, 4)), c);
-  const exponent = i32x4.sub(rounded, constant(c, 4));
+  const clamped = f32x4.pmax(f32x4.pmin(x, v128.load_splat<f32>(c, 44)), v128.load_splat<f32>(c, 48));
+  const rounded = madd(clamped, v128.load_splat<f32>(c), v128.load_splat<f32>(c, 4));
+  const p = expRest(clamped, f32x4.sub(rounded, v128.load_splat<f32>(c, 4)), c);
+  const exponent = i32x4.sub(rounded, v128.load_splat<f32>(c, 4));
   const half = i32x4.shr_s(exponent, 1);
-  const scale1 = i32x4.shl(i32x4.add(half, constant(c, 52)), 23);
-  const scale2 = i32x4.shl(i32x4.add(i32x4.sub(exponent, half), constant(c, 52)), 23);
+  const scale1 = i32x4.shl(i32x4.add(half, v128.load_splat<f32>(c, 52)), 23);
+  const scale2 = i32x4.shl(i32x4.add(i32x4.sub(exponent, half), v128.load_splat<f32>(c, 52)), 23);
   return f32x4.mul(f32x4.mul(p, scale1), scale2);
 }
 
@@ -143,8 +136,8 @@ export function exp4(x: v128, c: usize): v128 {
 @inline
 export function expTerm4(x: v128, c: usize): v128 {
   return expTermWith(
-    x, constant(c, 0), constant(c, 4), constant(c, 8), constant(c, 12), constant(c, 16), constant(c, 20),
-    constant(c, 24), constant(c, 28), constant(c, 32), constant(c, 36), constant(c, 40),
+    x, v128.load_splat<f32>(c), v128.load_splat<f32>(c, 4), v128.load_splat<f32>(c, 8), v128.load_splat<f32>(c, 12), v128.load_splat<f32>(c, 16), v128.load_splat<f32>(c, 20),
+    v128.load_splat<f32>(c, 24), v128.load_splat<f32>(c, 28), v128.load_splat<f32>(c, 32), v128.load_splat<f32>(c, 36), v128.load_splat<f32>(c, 40),
   );
 }
 
@@ -180,7 +173,7 @@ export function exp1(x: f32, c: usize): f32 {
 // @ts-ignore: decorator
 @inline
 export function sigmoid4(x: v128, c: usize): v128 {
-  const one = constant(c, 36);
+  const one = v128.load_splat<f32>(c, 36);
   return f32x4.div(one, f32x4.add(one, exp4(f32x4.neg(x), c)));
 }
 

@@ -168,6 +168,10 @@ export const attentionCases = [
   attentionCase({ q: 67, kv: 70, rows: 75, batch: 2, heads: 3, kvHeads: 3, dim: 5 }, { samples: 16 }),
   attentionCase({ q: 13, heads: 6, kvHeads: 2, dim: 8, batch: 2 }),
   attentionCase({ q: 9, heads: 5, kvHeads: 1, dim: 3 }),
+  // Rows of a multiple of 1 KiB, which the wasm kernels gather: those of q, of k and v, of both.
+  attentionCase({ q: 51, kv: 67, heads: 4, kvHeads: 1, dim: 64 }, { samples: 8 }),
+  attentionCase({ q: 51, kv: 67, heads: 12, kvHeads: 4, dim: 64 }, { samples: 8 }),
+  attentionCase({ q: 49, kv: 66, rows: 70, batch: 2, heads: 4, dim: 64 }, { samples: 8 }),
   // One visible key: the gradients of q and k cancel to 0.
   attentionCase(
     { q: 20, heads: 2, dim: 4, window: 1 },
