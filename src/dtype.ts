@@ -10,9 +10,7 @@ export type DType = "f32" | "u32" | StorageType;
 /** What the weights of a model may be stored as. */
 export type WeightType = "f32" | StorageType;
 
-export const STORAGE_TYPES: readonly StorageType[] = ["f16", "bf16", "q8_0", "q4_0"];
-
-export const WEIGHT_TYPES: readonly WeightType[] = ["f32", ...STORAGE_TYPES];
+export const WEIGHT_TYPES: readonly WeightType[] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
 
 /** What the matrices of a model are to be kept as: one type for all, or each as it is stored. */
 export type KeptType = WeightType | "stored";

@@ -1,4 +1,3 @@
-import { STORAGE_TYPES, type StorageType, storageCode } from "../../dtype.js";
 import type { KernelCall } from "./job.js";
 import { isNode } from "./runtime.js";
 import { setTile, TILES } from "./tiles.js";
@@ -57,14 +56,16 @@ interface KnownCall {
 /** The bits of finite halves, of either format, whatever word is masked. */
 const FINITE_HALVES = 0x3f3f3f3f;
 
+/** The kernels' numbers of f16, q4_0, q8_0 and bf16: `assembly/quant.ts`. */
+const STORED_TYPES = [1, 2, 8, 30] as const;
+
 /** Products of 3 rows and of 19 with a stored weight of 24 × 64, and the backward of the second. */
-function storedCalls(type: StorageType): readonly KnownCall[] {
-  const code = storageCode(type);
+function storedCalls(type: number): readonly KnownCall[] {
   const forward = { name: "linear_quantised", writes: 1, reads: 3, stored: 2 };
   return [
-    { ...forward, rest: [3, 64, 24, 24, code, 1, 0, 2] },
-    { ...forward, rest: [19, 64, 24, 24, code, 1, 0, 2] },
-    { name: "linear_quantised_backward", writes: 1, reads: 2, stored: 2, rest: [19, 64, 24, 24, code, 0, 2] },
+    { ...forward, rest: [3, 64, 24, 24, type, 1, 0, 2] },
+    { ...forward, rest: [19, 64, 24, 24, type, 1, 0, 2] },
+    { name: "linear_quantised_backward", writes: 1, reads: 2, stored: 2, rest: [19, 64, 24, 24, type, 0, 2] },
   ];
 }
 
@@ -88,7 +89,7 @@ export const KNOWN_CALLS: readonly KnownCall[] = [
     reads: 1,
     rest: [2001, 0.01, 0.9, 0.1, 0.999, 0.001, 1e-8, 0, 0.1, 0.001, 1, 0, 2001],
   },
-  ...STORAGE_TYPES.flatMap(storedCalls),
+  ...STORED_TYPES.flatMap(storedCalls),
 ];
 
 /** Bytes that `agree` works in. */
