@@ -70,8 +70,10 @@ function exponentials(row: usize, bytes: usize, m: f32, c: usize): f32 {
   const shift = splat(m);
   let sum0 = splat(0);
   let sum1 = splat(0);
-  const log2e = v128.load_splat<f32>(c), rounder = v128.load_splat<f32>(c, 4), ln2High = v128.load_splat<f32>(c, 8), ln2Low = v128.load_splat<f32>(c, 12);
-  const c6 = v128.load_splat<f32>(c, 16), c5 = v128.load_splat<f32>(c, 20), c4 = v128.load_splat<f32>(c, 24), c3 = v128.load_splat<f32>(c, 28), c2 = v128.load_splat<f32>(c, 32);
+  const log2e = v128.load_splat<f32>(c), rounder = v128.load_splat<f32>(c, 4);
+  const ln2High = v128.load_splat<f32>(c, 8), ln2Low = v128.load_splat<f32>(c, 12);
+  const c6 = v128.load_splat<f32>(c, 16), c5 = v128.load_splat<f32>(c, 20), c4 = v128.load_splat<f32>(c, 24);
+  const c3 = v128.load_splat<f32>(c, 28), c2 = v128.load_splat<f32>(c, 32);
   const one = v128.load_splat<f32>(c, 36), least = v128.load_splat<f32>(c, 40);
   for (const end = row + bytes; row < end; row += 32) {
     const x0 = f32x4.sub(v128.load(row), shift);

@@ -6,6 +6,7 @@ import {
   BF16, BLOCK, bytesOf, decode, F16, half1, half4, opaque, PLACES, POWER, Q4_0, Q8_0, upperHigh, upperLow,
 } from "./quant";
 import { madd, scratch, splat, sum4 } from "./simd";
+import { zeroRow } from "./tile";
 
 /**
  * Whether q4_0 multiplies bytes: its unsigned halves, 0 to 15, by signed x, which relaxed SIMD leaves nothing open
@@ -267,8 +268,7 @@ function severalRowsOfHalves(
   out: usize, outM: usize, x: usize, weight: usize, bias: usize, rows: u32, k: u32, type: u32, begin: u32, end: u32,
 ): void {
   const rowBytes = bytesOf(type, k);
-  const none = scratch + (<usize>k << 2);
-  store<f32>(none, 0);
+  const none = zeroRow(1);
   for (let j = begin; j < end; j++) {
     const column = <usize>j << 2;
     decode(scratch, weight + <usize>j * rowBytes, k, type);

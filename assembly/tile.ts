@@ -276,7 +276,7 @@ function tiles6x16T(
   tiles(6, 4, true, out, outM, base, baseM, a, aStride, aTile, b, bK, k, count, alpha);
 }
 
-/** Tiles of one height (1, 2, 4 or 6) and width: the function that was compiled for them and for how A lies. */
+/** Tiles of one height (1, 2, 4 or 6) and width: the function that was compiled for them, T where A lies by columns. */
 function tilesOf(
   height: i32, wide: bool, out: usize, outM: usize, base: usize, baseM: usize, a: usize, aM: usize, aK: usize,
   aTile: usize, b: usize, bK: usize, k: i32, count: i32, alpha: f32,

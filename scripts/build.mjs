@@ -159,9 +159,9 @@ async function buildDist() {
   await rename(fresh, join(root, "dist"));
 }
 
-if (await isStale("src/generated/wasm/relaxed-shared.ts", "assembly")) {
+if (await isStale("src/generated/wasm/relaxed-shared.ts", "assembly", "scripts")) {
   await buildWasm();
   await inlineWasm();
 }
-if (await isStale("src/generated/wgsl.ts", "kernels")) await inlineWgsl();
-if (await isStale("dist/index.js", "src", "assembly", "kernels")) await buildDist();
+if (await isStale("src/generated/wgsl.ts", "kernels", "scripts")) await inlineWgsl();
+if (await isStale("dist/index.js", "src", "assembly", "kernels", "scripts")) await buildDist();
